@@ -1,0 +1,1 @@
+"""The rehearsal: real Debian hosts on one Linux machine, in place of a cloud."""
