@@ -1,0 +1,139 @@
+"""The lab's own command line: `python -m lab --lab NAME COMMAND …`; `fleet up --lab` is the usual way in."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lab import cgroups, inventory
+from lab.errors import LabError
+from lab.lab import Lab, default_name
+from lab.machines import Machine
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real Debian hosts on this machine.")
+Hosts = Annotated[list[str], typer.Argument(help="Names of hosts.")]
+
+
+@app.callback()
+def _main(
+    context: typer.Context,
+    lab: Annotated[str, typer.Option(help="The lab's name; by default one of this checkout's own.")] = "",
+) -> None:
+    context.obj = Lab(lab or default_name())
+
+
+@app.command()
+def create(
+    context: typer.Context, hosts: Annotated[list[str], typer.Argument(metavar="HOST[:IMAGE[:GROUP]]…")]
+) -> None:
+    """Make hosts, boot them, and wait until each is ready; IMAGE is debian-12 (the default) or debian-13."""
+    _enter(context.obj)
+    wanted = [(*host.split(":", 2), "", "")[:3] for host in hosts]
+    context.obj.create([(name, base or "debian-12", group) for name, base, group in wanted])
+
+
+@app.command()
+def start(context: typer.Context, hosts: Hosts) -> None:
+    """Boot hosts and wait until each is ready."""
+    _enter(context.obj)
+    machines = _machines(context.obj, hosts)
+    Lab.each(Machine.start, machines)
+    Lab.each(Machine.wait, machines)
+
+
+@app.command()
+def stop(context: typer.Context, hosts: Hosts) -> None:
+    """Power hosts off in good order."""
+    Lab.each(Machine.stop, _machines(context.obj, hosts))
+
+
+@app.command()
+def crash(context: typer.Context, hosts: Hosts) -> None:
+    """Kill every process of hosts at once."""
+    Lab.each(Machine.crash, _machines(context.obj, hosts))
+
+
+@app.command()
+def reboot(context: typer.Context, hosts: Hosts) -> None:
+    """Reboot hosts in good order and wait until each is ready again."""
+    Lab.each(Machine.reboot, _machines(context.obj, hosts))
+
+
+@app.command()
+def cut(context: typer.Context, hosts: Hosts) -> None:
+    """Pull the network cable of hosts."""
+    Lab.each(Machine.cut, _machines(context.obj, hosts))
+
+
+@app.command()
+def heal(context: typer.Context, hosts: Hosts) -> None:
+    """Put the network cable of hosts back."""
+    Lab.each(Machine.heal, _machines(context.obj, hosts))
+
+
+@app.command()
+def snapshot(context: typer.Context, host: str, name: str) -> None:
+    """Keep a copy of a host's disk under a name."""
+    context.obj.machine(host).snapshot(name)
+
+
+@app.command()
+def restore(context: typer.Context, host: str, name: str) -> None:
+    """Put a kept copy of a host's disk back, and boot the host if it ran."""
+    _enter(context.obj)
+    machine = context.obj.machine(host)
+    was_running = machine.is_running
+    machine.restore(name)
+    if was_running:
+        machine.wait()
+
+
+@app.command()
+def destroy(context: typer.Context, hosts: Hosts) -> None:
+    """Remove hosts, with their disks and snapshots."""
+    Lab.each(Machine.destroy, _machines(context.obj, hosts))
+    context.obj.write_ssh_config()
+
+
+@app.command(name="list")
+def list_hosts(context: typer.Context) -> None:
+    """Print each host with its image, address and state."""
+    for machine in context.obj.machines():
+        state = "running" if machine.is_running else "off"
+        typer.echo(f"{machine.name:<16} {machine.spec.image:<10} {machine.address:<14} {state}")
+
+
+@app.command(name="inventory")
+def print_inventory(context: typer.Context) -> None:
+    """Print the hosts as an Ansible inventory."""
+    typer.echo(inventory.render(context.obj), nl=False)
+
+
+@app.command()
+def down(context: typer.Context) -> None:
+    """Remove the lab and all it left, also after a crash."""
+    context.obj.down()
+
+
+def _enter(lab: Lab) -> None:
+    # What this process starts shall end with the lab, even if this process is killed half-way.
+    cgroups.join(f"{lab.cgroup}/controller")
+
+
+def _machines(lab: Lab, names: list[str]) -> list[Machine]:
+    return [lab.machine(name) for name in names]
+
+
+def main() -> None:
+    """Run the command line; what the person can mend ends in one line and status 1."""
+    try:
+        app()
+    except LabError as error:
+        typer.echo(f"lab: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

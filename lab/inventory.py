@@ -1,0 +1,30 @@
+"""The lab's hosts as an Ansible inventory, to be read beside the project's own `inventory/`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from lab.lab import Lab
+
+
+def render(lab: Lab) -> str:
+    """Return the inventory as YAML: `private_address` is where other nodes reach a host."""
+    machines = lab.machines()
+    hosts = {m.name: {"ansible_host": m.address, "private_address": m.address} for m in machines}
+    groups = {m.spec.group for m in machines if m.spec.group}
+    children = {g: {"hosts": {m.name: {} for m in machines if m.spec.group == g}} for g in sorted(groups)}
+    everything: dict[str, Any] = {"vars": _connection(lab), "hosts": hosts, "children": children}
+    return yaml.safe_dump({"all": everything}, sort_keys=False)
+
+
+def _connection(lab: Lab) -> dict[str, str]:
+    return {
+        "ansible_user": "deploy",
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_ssh_private_key_file": str(lab.private_key),
+        "ansible_ssh_common_args": " ".join(f"-o {shlex.quote(option)}" for option in lab.ssh_options()),
+    }

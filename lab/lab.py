@@ -1,0 +1,193 @@
+"""A lab: hosts on a bridge of their own, which meet nothing else on the machine.
+
+Everything a lab has follows from its name: its folder, addresses, namespaces and control groups. So `down` finds all
+of it, also after the process that made it was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import cgroups, folders, image, mounts, network, registries
+from lab.errors import LabError
+from lab.machines import Machine, Spec
+from lab.process import run, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+PROXY_PORT = 3128
+_PROJECT = Path(__file__).resolve().parent.parent
+_FIRST_NUMBER = 11
+
+
+def default_name() -> str:
+    """Return the lab's name for this checkout: two checkouts have two labs."""
+    return f"lab-{hashlib.sha256(str(_PROJECT).encode()).hexdigest()[:6]}"
+
+
+class Lab:
+    """A lab by its name; it need not exist yet."""
+
+    def __init__(self, name: str) -> None:
+        """Take a name of up to 24 small letters, digits and hyphens.
+
+        Raises:
+            LabError: the name is none.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,23}", name):
+            raise LabError(
+                f"lab name {name!r}: use up to 24 small letters, digits and hyphens, a letter first"
+            )
+        self.name = name
+        self.folder = folders.LABS / name
+        self.cgroup = f"openclaw-lab/{name}"
+        digest = hashlib.sha256(name.encode()).digest()
+        self.prefix = f"10.{64 + digest[0] % 64}.{digest[1]}"
+        self.gateway = f"{self.prefix}.1"
+        self.proxy_url = f"http://{self.gateway}:{PROXY_PORT}"
+        self.namespace = self.folder / "netns" / "lab"
+        self.private_key = self.folder / "ssh/id_ed25519"
+        self.public_key = self.folder / "ssh/id_ed25519.pub"
+        self.known_hosts = self.folder / "ssh/known_hosts"
+        self.ssh_config = self.folder / "ssh/config"
+        self.proxy_log = self.folder / "proxy.log"
+
+    def machines(self) -> list[Machine]:
+        """Return the lab's hosts by number."""
+        names = [spec.parent.name for spec in (self.folder / "hosts").glob("*/spec.json")]
+        return sorted((Machine.load(self, name) for name in names), key=lambda machine: machine.number)
+
+    def machine(self, name: str) -> Machine:
+        """Return one host; LabError where there is none of that name."""
+        return Machine.load(self, name)
+
+    def create(self, hosts: Iterable[tuple[str, str, str]]) -> list[Machine]:
+        """Make and boot hosts, given as (name, image, group), and return them when all are ready.
+
+        A host that exists is booted where it is off, and left alone else.
+        """
+        self._prepare()
+        created = [self._create(*host) for host in hosts]
+        self.write_ssh_config()
+        self.each(Machine.start, created)
+        self.each(Machine.wait, created)
+        return created
+
+    def _create(self, name: str, base: str, group: str) -> Machine:
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+            raise LabError(f"host name {name!r}: use small letters, digits and hyphens, a letter first")
+        existing = {machine.name: machine for machine in self.machines()}
+        if name in existing:
+            return existing[name]
+        number = max((machine.number for machine in existing.values()), default=_FIRST_NUMBER - 1) + 1
+        machine = Machine(self, Spec(name, base, group, number))
+        shutil.rmtree(self.folder / "hosts" / name, ignore_errors=True)
+        machine.create()
+        return machine
+
+    @staticmethod
+    def each(action: Callable[[Machine], None], machines: Iterable[Machine]) -> None:
+        """Do something to several hosts at once."""
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(action, machines))
+
+    def _prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        self._make_keys()
+        if not mounts.below(self.namespace):
+            network.create_bridge(self.namespace, address=f"{self.gateway}/24")
+        self._start_proxy()
+
+    def _make_keys(self) -> None:
+        if self.public_key.exists():
+            return
+        self.private_key.parent.mkdir(exist_ok=True)
+        self.private_key.unlink(missing_ok=True)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(self.private_key)])
+
+    def _start_proxy(self) -> None:
+        if cgroups.processes(f"{self.cgroup}/proxy"):
+            return
+        hosts = sorted(registries.allowed_hosts() | image.mirror_hosts())
+        self.service("proxy", "lab.proxy", str(self.namespace), self.gateway, str(PROXY_PORT), *hosts)
+        wait_until(self._proxy_answers, what=f"the package proxy (log: {self.proxy_log})", timeout=10)
+
+    def _proxy_answers(self) -> bool | None:
+        with network.tcp_socket(self.namespace) as probe:
+            return True if probe.connect_ex((self.gateway, PROXY_PORT)) == 0 else None
+
+    def service(self, name: str, module: str, *arguments: str) -> None:
+        """Start one of the lab's own programs; `down` ends it."""
+        group = f"{self.cgroup}/{name}"
+        subprocess.Popen(
+            [sys.executable, "-c", _JOIN_AND_RUN, group, module, *arguments],
+            cwd=_PROJECT,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=(self.folder / f"{name}.log").open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def write_ssh_config(self) -> None:
+        """Write ssh_config(5) and known_hosts for all hosts: strict checking, and a way in through the namespace."""
+        machines = self.machines()
+        self.known_hosts.write_text("".join(f"{m.name},{m.address} {m.host_key}\n" for m in machines))
+        hosts = "".join(f"Host {m.name}\n  HostName {m.address}\n" for m in machines)
+        options = "".join(f"  {option.replace('=', ' ', 1)}\n" for option in self.ssh_options())
+        common = f"Host *\n  User deploy\n  IdentityFile {self.private_key}\n{options}"
+        self.ssh_config.write_text(f"{hosts}{common}")
+
+    def ssh_options(self) -> list[str]:
+        """Return what ssh(1) needs as `-o` options beside the address, the user and the key."""
+        return [
+            "IdentitiesOnly=yes",
+            "BatchMode=yes",
+            "StrictHostKeyChecking=yes",
+            f"UserKnownHostsFile={self.known_hosts}",
+            "ConnectTimeout=5",
+            "ServerAliveInterval=5",
+            f"ProxyCommand=nsenter --net={self.namespace} nc %h %p",
+        ]
+
+    def down(self) -> None:
+        """Remove the lab and everything it started or left, however it ended; a lab that is not there is down."""
+        cgroups.kill(self.cgroup)
+        self._kill_visitors()
+        mounts.unmount_below(self.folder)
+        cgroups.remove(self.cgroup)
+        cgroups.remove_if_empty("openclaw-lab")
+        image.remove_partial(self.name)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if folders.LABS.is_dir() and not any(folders.LABS.iterdir()):
+            folders.LABS.rmdir()
+
+    def _kill_visitors(self) -> None:
+        """End what entered the lab's namespaces from outside: connections that ssh masters still hold."""
+        inodes = {point.stat().st_ino for point in mounts.below(self.folder / "netns")}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                visitor = (process / "ns/net").stat().st_ino in inodes
+            except OSError:
+                continue
+            if visitor:
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+_JOIN_AND_RUN = """
+import runpy, sys
+from lab import cgroups
+cgroups.join(sys.argv[1])
+sys.argv[:2] = []
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""

@@ -1,0 +1,237 @@
+"""One host of a lab: a Debian with a real systemd as PID 1, in systemd-nspawn over an overlay of a base image."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import cgroups, image, mounts, network
+from lab.errors import CommandFailedError, LabError
+from lab.process import run, wait_until
+
+if TYPE_CHECKING:
+    from lab.lab import Lab
+
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 100.0
+_PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a host is: its name, its image, its Ansible group, and its number on the lab's bridge (11 to 250)."""
+
+    name: str
+    image: str
+    group: str
+    number: int
+
+
+class Machine:
+    """A host by its spec; everything else follows from the lab's folder."""
+
+    def __init__(self, lab: Lab, spec: Spec) -> None:
+        self.lab = lab
+        self.spec = spec
+        self.name = spec.name
+        self.number = spec.number
+        self.address = f"{lab.prefix}.{spec.number}"
+        self.mac = "02:fb:" + ":".join(f"{int(octet):02x}" for octet in self.address.split("."))
+        self.cgroup = f"{lab.cgroup}/{spec.name}"
+        self.namespace = lab.folder / "netns" / spec.name
+        self._folder = lab.folder / "hosts" / spec.name
+        self.root = self._folder / "root"
+        self.console = self._folder / "console.log"
+        self.pid_file = self._folder / "supervisor.pid"
+
+    @classmethod
+    def load(cls, lab: Lab, name: str) -> Machine:
+        """Return a host that was created before.
+
+        Raises:
+            LabError: the lab has no such host.
+        """
+        try:
+            return cls(lab, Spec(**json.loads((lab.folder / "hosts" / name / "spec.json").read_text())))
+        except FileNotFoundError:
+            hosts = ", ".join(machine.name for machine in lab.machines()) or "none"
+            raise LabError(f"lab {lab.name} has no host {name!r}; it has: {hosts}") from None
+
+    def create(self) -> None:
+        """Lay down the host's own layer: name, address book, keys."""
+        upper = self._folder / "upper"
+        etc = upper / "etc"
+        (etc / "ssh").mkdir(parents=True)
+        (etc / "apt/apt.conf.d").mkdir(parents=True)
+        (etc / "hostname").write_text(f"{self.name}\n")
+        (etc / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
+        (etc / "machine-id").write_text(f"{uuid.uuid4().hex}\n")
+        (etc / "apt/apt.conf.d/00lab-proxy").write_text(f'Acquire::http::Proxy "{self.lab.proxy_url}";\n')
+        run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                self.name,
+                "-f",
+                str(etc / "ssh/ssh_host_ed25519_key"),
+            ]
+        )
+        self._authorize(upper)
+        # Written last: a host without it was not created.
+        (self._folder / "spec.json").write_text(json.dumps(asdict(self.spec)))
+
+    def _authorize(self, upper: Path) -> None:
+        base = image.ensure(self.spec.image, builder=self.lab.name)
+        home = (base / "home/deploy").stat()
+        for folder, mode in (
+            (upper / "home", 0o755),
+            (upper / "home/deploy", 0o755),
+            (upper / "home/deploy/.ssh", 0o700),
+        ):
+            folder.mkdir(mode=mode)
+        keys = upper / "home/deploy/.ssh/authorized_keys"
+        shutil.copyfile(self.lab.public_key, keys)
+        keys.chmod(0o600)
+        for path in (upper / "home/deploy", upper / "home/deploy/.ssh", keys):
+            os.chown(path, home.st_uid, home.st_gid)
+
+    @property
+    def host_key(self) -> str:
+        """The host's public key as known_hosts(5) wants it."""
+        return " ".join((self._folder / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any process of the host lives."""
+        return bool(cgroups.processes(self.cgroup))
+
+    def start(self) -> None:
+        """Boot the host; `wait` tells when it is ready."""
+        if self.is_running:
+            return
+        if not mounts.below(self.root):
+            base = image.ensure(self.spec.image, builder=self.lab.name)
+            mounts.overlay(self.root, lower=base, upper=self._folder / "upper", work=self._folder / "work")
+        subprocess.Popen(
+            [sys.executable, "-m", "lab.supervisor", self.lab.name, self.name],
+            cwd=_PROJECT,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self.console.open("ab"),
+        )
+
+    def wait(self, timeout: float = _READY_SECONDS) -> None:
+        """Return when somebody can log in and systemd has started everything.
+
+        Raises:
+            NotReadyError: with the console's last lines, after `timeout` seconds.
+        """
+        wait_until(self._ready, what=f"host {self.name} (console: {self.console})", timeout=timeout)
+
+    def _ready(self) -> bool | None:
+        try:
+            self.ssh("systemctl is-system-running --wait || true", timeout=_READY_SECONDS)
+        except CommandFailedError:
+            return None
+        return True
+
+    def ssh(self, command: str, *, timeout: float = 60) -> str:
+        """Run a shell command on the host as the person's account and return what it printed."""
+        return run(["ssh", "-F", str(self.lab.ssh_config), self.name, command], timeout=timeout)
+
+    def stop(self) -> None:
+        """Power the host off in good order, as pressing its button does."""
+        supervisor = int(self.pid_file.read_text()) if self.pid_file.exists() else 0
+        if supervisor not in cgroups.processes(self.cgroup):
+            return self.crash()
+        os.kill(supervisor, signal.SIGTERM)
+        wait_until(
+            lambda: None if self.is_running else True, what=f"{self.name} to power off", timeout=_STOP_SECONDS
+        )
+        return None
+
+    def crash(self) -> None:
+        """Kill every process of the host at once, as pulling its plug does."""
+        cgroups.kill(self.cgroup)
+
+    def reboot(self) -> None:
+        """Ask the host to reboot, and return when the new boot is ready."""
+        before = self.boot_id()
+        # Asked for by a unit: the connection must be over before the host's network goes, or it would hang.
+        self.ssh("sudo systemd-run --quiet --collect systemctl reboot")
+        wait_until(lambda: self._booted_since(before), what=f"{self.name} to reboot", timeout=_STOP_SECONDS)
+        self.wait()
+
+    def boot_id(self) -> str:
+        """Return what tells this boot from others."""
+        return self.ssh("cat /proc/sys/kernel/random/boot_id").strip()
+
+    def _booted_since(self, before: str) -> bool | None:
+        try:
+            return True if self.boot_id() != before else None
+        except CommandFailedError:
+            return None
+
+    def cut(self) -> None:
+        """Pull the network cable."""
+        network.ip(self.lab.namespace, f"link set v{self.number} down")
+
+    def heal(self) -> None:
+        """Put the network cable back."""
+        network.ip(self.lab.namespace, f"link set v{self.number} up")
+
+    def snapshot(self, name: str) -> None:
+        """Keep a copy of the host's layer; of a running host it is what a crash would leave."""
+        target = self._snapshot(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        _copy(self._folder / "upper", target)
+
+    def restore(self, name: str) -> None:
+        """Put a kept copy back; a host that runs is killed first and booted after.
+
+        Raises:
+            LabError: there is no snapshot of that name.
+        """
+        source = self._snapshot(name)
+        if not source.is_dir():
+            raise LabError(f"host {self.name} has no snapshot {name!r}")
+        was_running = self.is_running
+        self.crash()
+        mounts.unmount_below(self.root)
+        for layer in ("upper", "work"):
+            shutil.rmtree(self._folder / layer)
+        _copy(source, self._folder / "upper")
+        if was_running:
+            self.start()
+
+    def _snapshot(self, name: str) -> Path:
+        return self.lab.folder / "snapshots" / self.name / name
+
+    def destroy(self) -> None:
+        """Remove the host and all it had, its snapshots too."""
+        self.crash()
+        mounts.unmount_below(self.root)
+        network.delete(self.namespace)
+        cgroups.remove(self.cgroup)
+        shutil.rmtree(self._folder)
+        shutil.rmtree(self.lab.folder / "snapshots" / self.name, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    # cp, unlike shutil, keeps the overlay's whiteouts (device nodes) and extended attributes.
+    run(["cp", "-a", "--reflink=auto", str(source), str(target)], timeout=600)

@@ -1,0 +1,89 @@
+"""Network namespaces: a lab is one bridge without a way out, and each host a namespace on it.
+
+Namespaces are kept as files in the lab's own folder (unshare(1), nsenter(1)), not under /run/netns, whose mount would
+outlive the lab.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def create(namespace: Path) -> None:
+    """Make an empty network namespace and keep it at this path."""
+    namespace.parent.mkdir(parents=True, exist_ok=True)
+    namespace.touch()
+    run(["unshare", f"--net={namespace}", "true"])
+    ip(namespace, "link set lo up")
+
+
+def delete(namespace: Path) -> None:
+    """Forget a namespace; with its last process gone, its links go too."""
+    if _is_namespace(namespace):
+        run(["umount", str(namespace)])
+    namespace.unlink(missing_ok=True)
+
+
+def ip(namespace: Path, *commands: str) -> None:
+    """Run ip(8) commands, in order, inside a namespace."""
+    run(["nsenter", f"--net={namespace}", "ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
+
+
+def create_bridge(namespace: Path, *, address: str) -> None:
+    """Make the lab's namespace with a bridge that has this address (CIDR form)."""
+    create(namespace)
+    ip(namespace, "link add name br0 type bridge", f"address add {address} dev br0", "link set br0 up")
+
+
+def plug(lab: Path, host: Path, *, port: str, mac: str, address: str, gateway: str) -> None:
+    """Give a host's new namespace an `eth0` on the lab's bridge.
+
+    The MAC address is fixed because a new one at each start leaves neighbours with a stale entry for half a minute.
+    """
+    create(host)
+    ip(lab, f"link add {port} type veth peer name eth0 netns {host}", f"link set {port} master br0 up")
+    ip(
+        host,
+        f"link set eth0 address {mac} up",
+        f"address add {address} dev eth0",
+        f"route add default via {gateway}",
+    )
+
+
+@contextmanager
+def inside(namespace: Path) -> Iterator[None]:
+    """Let this thread open sockets in a namespace; a socket stays where it was opened (setns(2))."""
+    with Path("/proc/thread-self/ns/net").open("rb") as home, namespace.open("rb") as away:
+        _setns(away.fileno())
+        try:
+            yield
+        finally:
+            _setns(home.fileno())
+
+
+def tcp_socket(namespace: Path) -> socket.socket:
+    """Return a TCP socket that belongs to a namespace."""
+    with inside(namespace):
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def _is_namespace(path: Path) -> bool:
+    """Say whether a namespace is mounted at the path: a file whose device is not its folder's."""
+    return path.exists() and path.stat().st_dev != path.parent.stat().st_dev

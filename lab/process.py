@@ -1,0 +1,46 @@
+"""Running programs, and waiting for what they bring about."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from lab.errors import CommandFailedError, NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+T = TypeVar("T")
+
+
+def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 60) -> str:
+    """Run a program to its end and return what it printed.
+
+    Raises:
+        CommandFailedError: its status was not zero, or `timeout` seconds went by.
+    """
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as expired:
+        raise CommandFailedError(f"{shlex.join(argv)}: no end after {timeout:g} s") from expired
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise CommandFailedError(f"{shlex.join(argv)}: status {done.returncode}: {said}")
+    return done.stdout
+
+
+def wait_until(ready: Callable[[], T | None], *, what: str, timeout: float, pause: float = 0.03) -> T:
+    """Call `ready` until it returns something, and return that.
+
+    Raises:
+        NotReadyError: it returned None for `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while (result := ready()) is None:
+        if time.monotonic() > deadline:
+            raise NotReadyError(f"{what}: not ready after {timeout:g} s")
+        time.sleep(pause)
+    return result
