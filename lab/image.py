@@ -67,9 +67,7 @@ def remove_partial(builder: str) -> None:
 
 def _build(suite: str, target: Path, *, partial: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
-    certificates = [
-        f"copy-in {crt} {_MACHINE_CERTIFICATES}" for crt in sorted(_MACHINE_CERTIFICATES.glob("*.crt"))
-    ]
+    certificates = [f"copy-in {crt} {_MACHINE_CERTIFICATES}" for crt in sorted(_MACHINE_CERTIFICATES.glob("*.crt"))]
     hooks = [
         f"mkdir -p $1{_MACHINE_CERTIFICATES}",
         *certificates,

@@ -16,7 +16,9 @@ def render(lab: Lab) -> str:
     machines = lab.machines()
     hosts = {m.name: {"ansible_host": m.address, "private_address": m.address} for m in machines}
     groups = {m.spec.group for m in machines if m.spec.group}
-    children = {g: {"hosts": {m.name: {} for m in machines if m.spec.group == g}} for g in sorted(groups)}
+    children: dict[str, Any] = {
+        g: {"hosts": {m.name: {} for m in machines if m.spec.group == g}} for g in sorted(groups)
+    }
     everything: dict[str, Any] = {"vars": _connection(lab), "hosts": hosts, "children": children}
     return yaml.safe_dump({"all": everything}, sort_keys=False)
 

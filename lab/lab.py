@@ -45,9 +45,7 @@ class Lab:
             LabError: the name is none.
         """
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,23}", name):
-            raise LabError(
-                f"lab name {name!r}: use up to 24 small letters, digits and hyphens, a letter first"
-            )
+            raise LabError(f"lab name {name!r}: use up to 24 small letters, digits and hyphens, a letter first")
         self.name = name
         self.folder = folders.LABS / name
         self.cgroup = f"openclaw-lab/{name}"
@@ -157,7 +155,7 @@ class Lab:
             f"UserKnownHostsFile={self.known_hosts}",
             "ConnectTimeout=5",
             "ServerAliveInterval=5",
-            f"ProxyCommand=nsenter --net={self.namespace} nc %h %p",
+            f"ProxyCommand=nsenter --net={self.namespace} nc -q 0 %h %p",
         ]
 
     def down(self) -> None:

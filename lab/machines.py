@@ -159,9 +159,7 @@ class Machine:
         if supervisor not in cgroups.processes(self.cgroup):
             return self.crash()
         os.kill(supervisor, signal.SIGTERM)
-        wait_until(
-            lambda: None if self.is_running else True, what=f"{self.name} to power off", timeout=_STOP_SECONDS
-        )
+        wait_until(lambda: None if self.is_running else True, what=f"{self.name} to power off", timeout=_STOP_SECONDS)
         return None
 
     def crash(self) -> None:
@@ -170,21 +168,18 @@ class Machine:
 
     def reboot(self) -> None:
         """Ask the host to reboot, and return when the new boot is ready."""
-        before = self.boot_id()
+        before = self._boot()
         # Asked for by a unit: the connection must be over before the host's network goes, or it would hang.
         self.ssh("sudo systemd-run --quiet --collect systemctl reboot")
-        wait_until(lambda: self._booted_since(before), what=f"{self.name} to reboot", timeout=_STOP_SECONDS)
+        wait_until(lambda: self._boot() != before or None, what=f"{self.name} to reboot", timeout=_STOP_SECONDS)
         self.wait()
 
-    def boot_id(self) -> str:
-        """Return what tells this boot from others."""
-        return self.ssh("cat /proc/sys/kernel/random/boot_id").strip()
-
-    def _booted_since(self, before: str) -> bool | None:
+    def _boot(self) -> int:
+        """Return what tells this boot from others: each has a network namespace of its own, 0 while there is none."""
         try:
-            return True if self.boot_id() != before else None
-        except CommandFailedError:
-            return None
+            return network.identity(self.namespace)
+        except FileNotFoundError:
+            return 0
 
     def cut(self) -> None:
         """Pull the network cable."""

@@ -36,8 +36,17 @@ def delete(namespace: Path) -> None:
     namespace.unlink(missing_ok=True)
 
 
+def identity(namespace: Path) -> int:
+    """Return the number by which the kernel tells this namespace from others.
+
+    Raises:
+        FileNotFoundError: nothing is at the path.
+    """
+    return namespace.stat().st_ino
+
+
 def ip(namespace: Path, *commands: str) -> None:
-    """Run ip(8) commands, in order, inside a namespace."""
+    """Give commands to ip(8), one after the other, inside a namespace."""
     run(["nsenter", f"--net={namespace}", "ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
 
 

@@ -66,9 +66,7 @@ class Proxy:
         headers = dict(line.split(": ", 1) for line in lines if ": " in line)
         return await self._forward(method, target, headers, writer)
 
-    async def _forward(
-        self, method: str, url: str, headers: dict[str, str], writer: asyncio.StreamWriter
-    ) -> bool:
+    async def _forward(self, method: str, url: str, headers: dict[str, str], writer: asyncio.StreamWriter) -> bool:
         cached = self._cache / hashlib.sha256(url.encode()).hexdigest()
         if method == "GET" and cached.exists():
             writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {cached.stat().st_size}\r\n\r\n".encode())
@@ -81,12 +79,8 @@ class Proxy:
         except httpx.HTTPError as error:
             return _refuse(writer, "502 Bad Gateway", f"{type(error).__name__}: {error}\n")
 
-    async def _relay(
-        self, response: httpx.Response, writer: asyncio.StreamWriter, cached: Path | None
-    ) -> bool:
-        lines = [
-            f"{name}: {value}" for name, value in response.headers.items() if name not in _DROPPED_HEADERS
-        ]
+    async def _relay(self, response: httpx.Response, writer: asyncio.StreamWriter, cached: Path | None) -> bool:
+        lines = [f"{name}: {value}" for name, value in response.headers.items() if name not in _DROPPED_HEADERS]
         sized = "content-length" in response.headers or response.status_code in {204, 304}
         writer.write("\r\n".join([f"HTTP/1.1 {response.status_code} X", *lines, "", ""]).encode("latin-1"))
         body = bytearray()
@@ -101,9 +95,7 @@ class Proxy:
 
 
 def _refuse(writer: asyncio.StreamWriter, status: str, text: str) -> bool:
-    writer.write(
-        f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode()
-    )
+    writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode())
     return False
 
 

@@ -22,9 +22,7 @@ class AptSource:
 
 def debian_mirrors() -> list[AptSource]:
     """Return the Debian mirrors of this machine's apt, none on a machine that has others only."""
-    lines = _output(
-        "apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages"
-    ).splitlines()
+    lines = _output("apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages").splitlines()
     sources = {AptSource(*line.split(" ", 1)) for line in lines if " " in line}
     return sorted((s for s in sources if s.label in {"Debian", "Debian-Security"}), key=lambda s: s.label)
 
@@ -39,8 +37,7 @@ def allowed_hosts() -> set[str]:
     """Return the names of all hosts that this machine's apt, pip and npm fetch packages from."""
     uris = _output("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
     hosts = {
-        urlsplit(uri).hostname
-        for uri in (*uris, *_pip_uris(), _output("npm", "config", "get", "registry").strip())
+        urlsplit(uri).hostname for uri in (*uris, *_pip_uris(), _output("npm", "config", "get", "registry").strip())
     }
     return {host for host in hosts if host} | _pip_default_hosts()
 

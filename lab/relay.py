@@ -30,7 +30,7 @@ async def _main(local_port: int, namespace: Path, remote_port: int) -> None:
 
 async def _dial(namespace: Path, port: int) -> socket.socket:
     connection = network.tcp_socket(namespace)
-    connection.setblocking(False)  # noqa: FBT003
+    connection.setblocking(False)
     await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
     return connection
 
