@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lab import cgroups, inventory
+from lab import rehearsal
 from lab.errors import LabError
 from lab.lab import Lab, default_name
 from lab.machines import Machine
@@ -29,18 +29,18 @@ def create(
     context: typer.Context, hosts: Annotated[list[str], typer.Argument(metavar="HOST[:IMAGE[:GROUP]]…")]
 ) -> None:
     """Make hosts, boot them, and wait until each is ready; IMAGE is debian-12 (the default) or debian-13."""
-    _enter(context.obj)
     wanted = [(*host.split(":", 2), "", "")[:3] for host in hosts]
-    context.obj.create([(name, base or "debian-12", group) for name, base, group in wanted])
+    with context.obj.change():
+        context.obj.create([(name, base or "debian-12", group) for name, base, group in wanted])
 
 
 @app.command()
 def start(context: typer.Context, hosts: Hosts) -> None:
     """Boot hosts and wait until each is ready."""
-    _enter(context.obj)
     machines = _machines(context.obj, hosts)
-    Lab.each(Machine.start, machines)
-    Lab.each(Machine.wait, machines)
+    with context.obj.change():
+        Lab.each(Machine.start, machines)
+        Lab.each(Machine.wait, machines)
 
 
 @app.command()
@@ -82,19 +82,16 @@ def snapshot(context: typer.Context, host: str, name: str) -> None:
 @app.command()
 def restore(context: typer.Context, host: str, name: str) -> None:
     """Put a kept copy of a host's disk back, and boot the host if it ran."""
-    _enter(context.obj)
     machine = context.obj.machine(host)
-    was_running = machine.is_running
-    machine.restore(name)
-    if was_running:
-        machine.wait()
+    with context.obj.change():
+        machine.restore(name)
 
 
 @app.command()
 def destroy(context: typer.Context, hosts: Hosts) -> None:
     """Remove hosts, with their disks and snapshots."""
     Lab.each(Machine.destroy, _machines(context.obj, hosts))
-    context.obj.write_ssh_config()
+    context.obj.write_address_book()
 
 
 @app.command(name="list")
@@ -106,20 +103,26 @@ def list_hosts(context: typer.Context) -> None:
 
 
 @app.command(name="inventory")
-def print_inventory(context: typer.Context) -> None:
-    """Print the hosts as an Ansible inventory."""
-    typer.echo(inventory.render(context.obj), nl=False)
+def print_inventory(context: typer.Context, path: Annotated[bool, typer.Option("--path")] = False) -> None:
+    """Print the hosts as an Ansible inventory, or the path of the file that holds it."""
+    file = context.obj.inventory
+    if not file.exists():
+        raise LabError(f"lab {context.obj.name} is not up; say make up")
+    typer.echo(file if path else file.read_text().rstrip())
+
+
+@app.command()
+def up(context: typer.Context) -> None:
+    """Make the hosts of the rehearsal, deploy the fleet to them, and show it."""
+    with context.obj.change():
+        status = rehearsal.up(context.obj)
+    raise typer.Exit(status)
 
 
 @app.command()
 def down(context: typer.Context) -> None:
     """Remove the lab and all it left, also after a crash."""
     context.obj.down()
-
-
-def _enter(lab: Lab) -> None:
-    # What this process starts shall end with the lab, even if this process is killed half-way.
-    cgroups.join(f"{lab.cgroup}/controller")
 
 
 def _machines(lab: Lab, names: list[str]) -> list[Machine]:

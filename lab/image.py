@@ -61,12 +61,17 @@ def mirror_hosts() -> set[str]:
 def remove_partial(builder: str) -> None:
     """Remove what an interrupted build of this builder left."""
     for partial in (folders.cache() / "images").glob(f"*.partial-{builder}"):
-        unmount_below(partial)
-        shutil.rmtree(partial)
+        _clear(partial)
+
+
+def _clear(folder: Path) -> None:
+    # An interrupted build may have left the machine's own /proc and /dev mounted in it.
+    unmount_below(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(suite: str, target: Path, *, partial: Path) -> None:
-    shutil.rmtree(partial, ignore_errors=True)
+    _clear(partial)
     certificates = [f"copy-in {crt} {_MACHINE_CERTIFICATES}" for crt in sorted(_MACHINE_CERTIFICATES.glob("*.crt"))]
     hooks = [
         f"mkdir -p $1{_MACHINE_CERTIFICATES}",

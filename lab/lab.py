@@ -14,16 +14,18 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import cgroups, folders, image, mounts, network, registries
+from lab import cgroups, folders, image, inventory, mounts, network, registries
 from lab.errors import LabError
 from lab.machines import Machine, Spec
 from lab.process import run, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 PROXY_PORT = 3128
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -58,6 +60,7 @@ class Lab:
         self.public_key = self.folder / "ssh/id_ed25519.pub"
         self.known_hosts = self.folder / "ssh/known_hosts"
         self.ssh_config = self.folder / "ssh/config"
+        self.inventory = self.folder / "inventory.yml"
         self.proxy_log = self.folder / "proxy.log"
 
     def machines(self) -> list[Machine]:
@@ -69,6 +72,26 @@ class Lab:
         """Return one host; LabError where there is none of that name."""
         return Machine.load(self, name)
 
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Be the one process that changes the lab; what it starts ends with the lab, also if it is killed itself.
+
+        Raises:
+            LabError: another process is changing the lab.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                flock(lock, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise LabError(
+                    f"lab {self.name}: another command is at work on it; wait for it, or take it down"
+                ) from None
+            controller = f"{self.cgroup}/controller"
+            cgroups.kill(controller)
+            cgroups.join(controller)
+            yield
+
     def create(self, hosts: Iterable[tuple[str, str, str]]) -> list[Machine]:
         """Make and boot hosts, given as (name, image, group), and return them when all are ready.
 
@@ -76,7 +99,7 @@ class Lab:
         """
         self._prepare()
         created = [self._create(*host) for host in hosts]
-        self.write_ssh_config()
+        self.write_address_book()
         self.each(Machine.start, created)
         self.each(Machine.wait, created)
         return created
@@ -103,9 +126,16 @@ class Lab:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._make_keys()
-        if not mounts.below(self.namespace):
-            network.create_bridge(self.namespace, address=f"{self.gateway}/24")
+        self._make_network()
         self._start_proxy()
+
+    def _make_network(self) -> None:
+        complete = self.folder / "netns/complete"
+        if complete.exists():
+            return
+        network.delete(self.namespace)
+        network.create_bridge(self.namespace, address=f"{self.gateway}/24")
+        complete.touch()
 
     def _make_keys(self) -> None:
         if self.public_key.exists():
@@ -115,7 +145,7 @@ class Lab:
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", str(self.private_key)])
 
     def _start_proxy(self) -> None:
-        if cgroups.processes(f"{self.cgroup}/proxy"):
+        if self.is_serving("proxy"):
             return
         hosts = sorted(registries.allowed_hosts() | image.mirror_hosts())
         self.service("proxy", "lab.proxy", str(self.namespace), self.gateway, str(PROXY_PORT), *hosts)
@@ -124,6 +154,10 @@ class Lab:
     def _proxy_answers(self) -> bool | None:
         with network.tcp_socket(self.namespace) as probe:
             return True if probe.connect_ex((self.gateway, PROXY_PORT)) == 0 else None
+
+    def is_serving(self, name: str) -> bool:
+        """Say whether one of the lab's own programs runs."""
+        return bool(cgroups.processes(f"{self.cgroup}/{name}"))
 
     def service(self, name: str, module: str, *arguments: str) -> None:
         """Start one of the lab's own programs; `down` ends it."""
@@ -137,14 +171,15 @@ class Lab:
             stderr=subprocess.STDOUT,
         )
 
-    def write_ssh_config(self) -> None:
-        """Write ssh_config(5) and known_hosts for all hosts: strict checking, and a way in through the namespace."""
+    def write_address_book(self) -> None:
+        """Write how to reach the hosts, for ssh and for Ansible: strict checking, a way in through the namespace."""
         machines = self.machines()
         self.known_hosts.write_text("".join(f"{m.name},{m.address} {m.host_key}\n" for m in machines))
         hosts = "".join(f"Host {m.name}\n  HostName {m.address}\n" for m in machines)
         options = "".join(f"  {option.replace('=', ' ', 1)}\n" for option in self.ssh_options())
         common = f"Host *\n  User deploy\n  IdentityFile {self.private_key}\n{options}"
         self.ssh_config.write_text(f"{hosts}{common}")
+        self.inventory.write_text(inventory.render(self))
 
     def ssh_options(self) -> list[str]:
         """Return what ssh(1) needs as `-o` options beside the address, the user and the key."""

@@ -197,7 +197,7 @@ class Machine:
         _copy(self._folder / "upper", target)
 
     def restore(self, name: str) -> None:
-        """Put a kept copy back; a host that runs is killed first and booted after.
+        """Put a kept copy back; a host that runs is killed first and booted after, and ready on return.
 
         Raises:
             LabError: there is no snapshot of that name.
@@ -213,6 +213,7 @@ class Machine:
         _copy(source, self._folder / "upper")
         if was_running:
             self.start()
+            self.wait()
 
     def _snapshot(self, name: str) -> Path:
         return self.lab.folder / "snapshots" / self.name / name

@@ -46,7 +46,7 @@ def identity(namespace: Path) -> int:
 
 
 def ip(namespace: Path, *commands: str) -> None:
-    """Give commands to ip(8), one after the other, inside a namespace."""
+    """Configure links, addresses and routes inside a namespace, a command of the ip program a line."""
     run(["nsenter", f"--net={namespace}", "ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
 
 

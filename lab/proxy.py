@@ -56,7 +56,7 @@ class Proxy:
         target = rest.rpartition(" ")[0]
         host = urlsplit(f"//{target}" if method == "CONNECT" else target).hostname
         if host not in self._allowed:
-            print(f"denied {method} {target}", flush=True)  # noqa: T201
+            print(f"denied {method} {target}", flush=True)
             return _refuse(writer, "403 Forbidden", f"{host} is not a package registry of this machine\n")
         if method == "CONNECT":
             await _tunnel(target, reader, writer)

@@ -1,0 +1,41 @@
+# The same commands for people and for CI. `make up` and `make test` need nothing before them.
+.DEFAULT_GOAL := help
+.PHONY: help setup up down status shell test check fmt lock
+
+FLEET := $(shell [ "$$(id -u)" = 0 ] || echo sudo) .venv/bin/fleet --lab
+CODE := broker_app runner_app fleet lab plugins tests roles
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## Install what the kit needs: packages, and Python's in .venv
+	@scripts/setup
+
+up: setup ## Rehearse the whole deployment on this machine, and show the fleet
+	@$(FLEET) up
+
+down: setup ## Remove the rehearsal and all it left
+	@$(FLEET) down
+
+status: ## Show each agent, its state and its last job
+	@$(FLEET) status
+
+shell: ## Log in: make shell HOST=agents-1
+	@$(FLEET) shell $(HOST)
+
+test: check ## Run every test: units, contracts, roles, a fleet
+	@.venv/bin/pytest
+
+check: setup ## Lint and type-check everything
+	@.venv/bin/ruff check --quiet $(CODE)
+	@.venv/bin/ruff format --check --quiet $(CODE)
+	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/yamllint --strict .
+	@.venv/bin/ansible-lint --offline --quiet
+
+fmt: setup ## Format the Python code
+	@.venv/bin/ruff check --fix --quiet $(CODE)
+	@.venv/bin/ruff format --quiet $(CODE)
+
+lock: ## Move the pinned requirements to the newest releases
+	@requirements/lock --upgrade

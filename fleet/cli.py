@@ -1,0 +1,183 @@
+"""The command line: `fleet [--lab] [-i INVENTORY] COMMAND`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from fleet import broker, deploy, inventory, jobs, ssh, status
+from fleet.errors import FleetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_SMOKE_TASK = ("exec", json.dumps({"command": "uname -sr"}))
+_SMOKE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every command may be given: whose fleet it is about."""
+
+    lab: bool
+    inventories: list[Path]
+
+    def sources(self) -> list[Path]:
+        """Return the inventories beside the project's own."""
+        return [*self.inventories, *([_lab_inventory()] if self.lab else [])]
+
+
+@app.callback()
+def _main(
+    context: typer.Context,
+    lab: Annotated[bool, typer.Option("--lab", help="The fleet on this machine's lab.")] = False,
+    inventories: Annotated[
+        list[Path] | None, typer.Option("--inventory", "-i", exists=True, help="A further inventory; may be repeated.")
+    ] = None,
+) -> None:
+    """Deploy a fleet of agents, and see and use what runs on it."""
+    context.obj = Options(lab, inventories or [])
+
+
+@app.command()
+def up(context: typer.Context) -> None:
+    """Deploy everything, have each agent do a job, and show the fleet."""
+    options: Options = context.obj
+    if options.lab:
+        _lab("up")
+    sources = options.sources()
+    fleet = inventory.load(sources)
+    _deploy(sources)
+    with broker.connect(fleet) as client:
+        started = time.monotonic()
+        submitted = [client.submit(agent, *_SMOKE_TASK) for agent in fleet.agents]
+        finished = [client.finished(job, _SMOKE_SECONDS) for job in submitted]
+        _step("first jobs", f"{sum(job['status'] == 'done' for job in finished)} done", time.monotonic() - started)
+        out.print()
+        out.print(status.table(status.collect(fleet, client)))
+    if any(job["status"] != "done" for job in finished):
+        raise FleetError("not every agent finished its first job; see the table")
+
+
+@app.command()
+def down(context: typer.Context) -> None:
+    """Remove the fleet from this machine's lab, and the lab."""
+    if not context.obj.lab:
+        raise FleetError("down removes the lab's fleet only: say fleet --lab down")
+    _lab("down")
+
+
+@app.command(name="status")
+def show_status(context: typer.Context, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Show each agent, its runner's version, its state and its last job."""
+    fleet = inventory.load(context.obj.sources())
+    with broker.connect(fleet) as client:
+        statuses = status.collect(fleet, client)
+    if as_json:
+        typer.echo(json.dumps([each.as_dict() for each in statuses], indent=2))
+    else:
+        out.print(status.table(statuses))
+
+
+@app.command()
+def task(
+    context: typer.Context,
+    agent: str,
+    text: Annotated[str, typer.Argument(metavar="JSON", help='Such as {"type":"exec","command":"uname -sr"}.')],
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the end of the job.")] = 600,
+) -> None:
+    """Give an agent a job, wait for its end and print what it printed; status 1 where it failed."""
+    command, payload = jobs.parse_task(text)
+    fleet = inventory.load(context.obj.sources())
+    name = fleet.agent(agent).name
+    with broker.connect(fleet) as client:
+        job = client.finished(client.submit(name, command, payload), timeout)
+    printed, said = jobs.output(job)
+    typer.echo(printed, nl=not printed.endswith("\n") and bool(printed))
+    if said:
+        typer.echo(said.rstrip("\n"), err=True)
+    if job["status"] != "done":
+        raise typer.Exit(1)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def shell(
+    context: typer.Context,
+    host: Annotated[str, typer.Argument(help="A node, or an agent for a shell as its user.")],
+    command: Annotated[list[str] | None, typer.Argument(help="A command in place of a shell.")] = None,
+) -> None:
+    """Log in to a node over SSH."""
+    fleet = inventory.load(context.obj.sources())
+    words = command or []
+    if agent := fleet.agents.get(host):
+        node = fleet.node(agent.node)
+        words = [shlex.join(["sudo", "-iu", agent.name, *words])]
+    else:
+        node = fleet.node(host)
+    argv = ssh.ssh_argv(node, words, terminal=sys.stdin.isatty())
+    os.execvp(argv[0], argv)
+
+
+def _deploy(sources: list[Path]) -> None:
+    def on_play(name: str, seconds: float) -> None:
+        _step("deployment", name, seconds)
+
+    with err.status("deployment") as live:
+
+        def on_task(name: str) -> None:
+            live.update(name)
+
+        report = deploy.playbook(inventory.PROJECT / "site.yml", sources, on_play=on_play, on_task=on_task)
+    total = sum(seconds for _, seconds in report.plays)
+    _step("deployment", f"changed={sum(report.changed.values())} on {len(report.changed)} hosts", total)
+
+
+def _step(what: str, detail: str, seconds: float) -> None:
+    out.print(f"{what:<14} {detail:<48} {seconds:6.1f} s")
+
+
+def _lab(*arguments: str) -> NoReturn:
+    """Become the lab's own program, which the product does without."""
+    os.chdir(inventory.PROJECT)
+    os.execv(sys.executable, [sys.executable, "-m", "lab", *arguments])
+
+
+def _lab_inventory() -> Path:
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", "inventory", "--path"],
+        cwd=inventory.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if done.returncode:
+        raise FleetError(done.stderr.strip())
+    return Path(done.stdout.strip())
+
+
+def main() -> None:
+    """Run the command line; what a person can mend ends in one line and status 1."""
+    _run(app)
+
+
+def _run(command: Callable[[], object]) -> None:
+    try:
+        command()
+    except FleetError as error:
+        err.print(f"fleet: {error}", markup=False)
+        sys.exit(1)

@@ -1,0 +1,28 @@
+"""What can go wrong at the command line.
+
+* FleetError           one line for the person and exit status 1
+  - UnknownNameError   no such node or agent
+  - DeployError        ansible-playbook ended badly
+  - BrokerError        the broker refused, or did not answer
+  - ConnectError       a node could not be reached over SSH
+"""
+
+
+class FleetError(Exception):
+    """Something a person can act on; the message says what happened and what to do."""
+
+
+class UnknownNameError(FleetError):
+    """The inventory has no node or agent of that name."""
+
+
+class DeployError(FleetError):
+    """The playbook did not finish."""
+
+
+class BrokerError(FleetError):
+    """The broker refused a request or did not answer."""
+
+
+class ConnectError(FleetError):
+    """A node could not be reached over SSH."""
