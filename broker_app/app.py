@@ -1,0 +1,135 @@
+"""HTTP: each call of each dialect as a route over the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from broker_app.dialects import Answer, Arrived
+from broker_app.dialects.jobs import JOBS
+from broker_app.errors import BrokerError, MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from broker_app.broker import Broker
+    from broker_app.dialects import Call, Dialect
+    from broker_app.queue.commands import Command
+    from broker_app.settings import Settings
+
+    Endpoint = Callable[[Request], Awaitable[Response]]
+
+_LOG = logging.getLogger(__name__)
+_DIALECTS = (JOBS,)
+
+
+def build_app(broker: Broker, settings: Settings, *, ts_bound: bool) -> Starlette:
+    """The application.
+
+    Args:
+        broker: What it serves.
+        settings: The limits and commands it holds requests to.
+        ts_bound: What /health says of the sockets.
+    """
+
+    async def health(_request: Request) -> Response:
+        return _json(200, {"ok": True, "ts_bound": ts_bound})
+
+    routes = [_route("GET", "/health", health), _route("GET", "/openapi.json", _openapi)]
+    for dialect in _DIALECTS:
+        for call in dialect.calls:
+            routes.append(_route(call.method, call.path, _endpoint(broker, settings, dialect, call)))
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _crash})
+    app.router.redirect_slashes = False
+    return app
+
+
+def _route(method: str, path: str, endpoint: Endpoint) -> Route:
+    route = Route(path, endpoint, methods=[method])
+    # Starlette adds HEAD to every GET, but a HEAD of /jobs/next would claim a job and tell nobody.
+    route.methods = {method}
+    return route
+
+
+def _endpoint(broker: Broker, settings: Settings, dialect: Dialect, call: Call) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        command: Command | None = None
+        try:
+            principal, token = await broker.admit(dialect.credentials(request.headers), call.roles)
+            caller = broker.identify(principal, token, dialect.identity(request.headers))
+            body = await _read_body(request, settings.max_body_bytes)
+            arrived = Arrived(request.path_params, request.query_params, request.headers, body)
+            command = call.parse(arrived, settings)
+            async with _hangup(request, waits=getattr(command, "wait", 0) > 0) as hangup:
+                answer = call.render(command, await broker.perform(command, caller, hangup))
+        except BrokerError as error:
+            answer = dialect.refuse(error, call, command)
+        return _respond(answer)
+
+    return endpoint
+
+
+async def _read_body(request: Request, most: int) -> bytes:
+    chunks = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise MalformedError("request body too large", status=413)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+@asynccontextmanager
+async def _hangup(request: Request, *, waits: bool) -> AsyncIterator[asyncio.Future[None]]:
+    """A future that is done when the client has gone; watched only where somebody waits."""
+    hangup: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    if not waits:
+        yield hangup
+        return
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        hangup.set_result(None)
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield hangup
+    finally:
+        watcher.cancel()
+
+
+async def _openapi(_request: Request) -> Response:
+    document = await asyncio.to_thread(Path(__file__).with_name("openapi.json").read_bytes)
+    return Response(document, media_type="application/json")
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json(error.status_code, {"detail": error.detail}, error.headers)
+
+
+async def _crash(request: Request, error: Exception) -> Response:
+    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _json(500, {"detail": "internal error; the broker's log has more"})
+
+
+def _respond(answer: Answer) -> Response:
+    return _json(answer.status, answer.body, answer.headers)
+
+
+def _json(status: int, body: Any, headers: Any = None) -> Response:
+    content = json.dumps(body, separators=(",", ":")).encode()
+    return Response(content, status, headers, media_type="application/json")

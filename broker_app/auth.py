@@ -1,0 +1,76 @@
+"""Principals: whose token a call carries, and under which name it may act."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker_app.agents import Role, digest
+from broker_app.errors import WrongIdentityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker_app.database import Database
+
+_TRUST_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The owner of a token; `name` is None for a token shared by all of that role."""
+
+    role: Role
+    name: str | None = None
+
+    def act_as(self, name: str | None) -> str | None:
+        """The name under which a call acts.
+
+        Raises:
+            WrongIdentityError: The token is bound to another name.
+        """
+        if self.name is None:
+            return name
+        if name not in (None, self.name):
+            raise WrongIdentityError(f"the {self.role} token of {self.name} cannot act as {name}")
+        return self.name
+
+
+class Authenticator:
+    """Finds the principal of a token.
+
+    Tokens are compared by digest only, so the time taken tells nothing about a token. A minted token is looked
+    up again after half a second: one that was revoked meanwhile is refused.
+    """
+
+    def __init__(
+        self, database: Database, shared: dict[Role, str | None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._database = database
+        self._shared = {role: digest(token) for role, token in shared.items() if token}
+        self._clock = clock
+        self._trusted: dict[tuple[Role, bytes], tuple[Principal, float]] = {}
+
+    async def find(self, role: Role, token: str) -> Principal | None:
+        """The principal, None when the token is not one of that role."""
+        if not token:
+            return None
+        key = (role, digest(token))
+        if role in self._shared and hmac.compare_digest(self._shared[role], key[1]):
+            return Principal(role)
+        principal, until = self._trusted.get(key, (None, 0.0))
+        if self._clock() < until:
+            return principal
+        return await self._look_up(*key)
+
+    async def _look_up(self, role: Role, token_digest: bytes) -> Principal | None:
+        query = "SELECT name FROM tokens WHERE digest = ? AND role = ?"
+        row = await self._database.read(lambda db: db.execute(query, (token_digest, role)).fetchone())
+        if row is None:
+            self._trusted.pop((role, token_digest), None)
+            return None
+        principal = Principal(role, row["name"])
+        self._trusted[role, token_digest] = (principal, self._clock() + _TRUST_SECONDS)
+        return principal

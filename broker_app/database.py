@@ -1,0 +1,204 @@
+"""One SQLite file: its schema, and group commit through one writer.
+
+One thread owns the one connection that writes. It drains every waiting operation into one transaction and
+answers after the commit, so many callers share one fdatasync. A transaction with a durable operation in it
+commits at synchronous=FULL; one without (claims, renewals) leaves the sync to the next durable one, which
+syncs the whole log. The log is never truncated: overwriting it in place is cheaper than appending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from broker_app.errors import BrokerError, DatabaseError, StorageFailedError, StorageFullError
+from broker_app.schema import connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
+_MAX_BATCH = 256
+_IDLE_SECONDS = 0.5
+_CHECKPOINT_AFTER = 1000
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+
+
+@dataclass(slots=True)
+class _Write:
+    operation: Operation[Any]
+    durable: bool
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class Database:
+    """The open database of a running broker. Create it on the event loop that will use it.
+
+    Raises:
+        DatabaseError: The file is foreign, newer, unreadable, or served by another broker.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lock = _lock(path)
+        try:
+            self._writer = connect(path)
+            self._reader = connect(path)
+        except DatabaseError:
+            os.close(self._lock)
+            raise
+        self._reader.execute("PRAGMA query_only=ON")
+        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._rollback_listeners: list[Operation[None]] = []
+        self._synchronous = ""
+        self._uncheckpointed = 0
+        self._read_pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def on_rollback(self, listener: Operation[None]) -> None:
+        """Have a function called on the writer's thread after a rollback, to drop what it remembers."""
+        self._rollback_listeners.append(listener)
+
+    def write(self, operation: Operation[T], *, durable: bool = True) -> asyncio.Future[T]:
+        """Run an operation in the next transaction; the future is done after the commit.
+
+        An operation that raises must not have changed anything; its neighbours are committed all the same.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._writes.put(_Write(operation, durable, future))
+        return future
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run a query on the connection for reads: it sees everything committed before the call."""
+        return await self._loop.run_in_executor(self._read_pool, self._read, operation)
+
+    async def close(self) -> None:
+        """Commit what is waiting, then close."""
+        self._writes.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+        self._read_pool.shutdown()
+        self._reader.close()
+        self._writer.close()
+        os.close(self._lock)
+
+    def _read(self, operation: Operation[T]) -> T:
+        try:
+            return operation(self._reader)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            self._commit(batch)
+            self._loop.call_soon_threadsafe(_answer, batch)
+
+    def _next_batch(self) -> list[_Write]:
+        first = self._wait()
+        if first is None:
+            return []
+        batch = [first]
+        while len(batch) < _MAX_BATCH and not self._writes.empty():
+            write = self._writes.get()
+            if write is None:
+                self._writes.put(None)
+                break
+            batch.append(write)
+        return batch
+
+    def _wait(self) -> _Write | None:
+        if self._uncheckpointed < _CHECKPOINT_AFTER:
+            return self._writes.get()
+        try:
+            return self._writes.get(timeout=_IDLE_SECONDS)
+        except queue.Empty:
+            self._checkpoint()
+            return self._writes.get()
+
+    def _checkpoint(self) -> None:
+        self._uncheckpointed = 0
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            _LOG.warning("checkpoint failed, it will be tried again: %s", error)
+
+    def _commit(self, batch: list[_Write]) -> None:
+        """Commit the batch as one transaction or, when that fails, each of its operations as its own."""
+        try:
+            self._transact(batch)
+        except Exception as error:
+            self._roll_back()
+            if len(batch) > 1:
+                for write in batch:
+                    self._commit([write])
+                return
+            batch[0].error = _translated(error)
+        self._uncheckpointed += len(batch)
+
+    def _transact(self, batch: list[_Write]) -> None:
+        self._synchronise("FULL" if any(write.durable for write in batch) else "NORMAL")
+        self._writer.execute("BEGIN IMMEDIATE")
+        for write in batch:
+            write.error = None
+            try:
+                write.result = write.operation(self._writer)
+            except BrokerError as refusal:
+                write.error = refusal
+        self._writer.execute("COMMIT")
+
+    def _synchronise(self, level: str) -> None:
+        if level != self._synchronous:
+            self._writer.execute(f"PRAGMA synchronous={level}")
+            self._synchronous = level
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+        for forget in self._rollback_listeners:
+            forget(self._writer)
+
+
+def _answer(batch: list[_Write]) -> None:
+    for write in batch:
+        if write.future.done():
+            continue
+        if write.error is not None:
+            write.future.set_exception(write.error)
+        else:
+            write.future.set_result(write.result)
+
+
+def _translated(error: Exception) -> Exception:
+    if not isinstance(error, sqlite3.Error):
+        return error
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return StorageFullError("no room left for the database")
+    return StorageFailedError(f"the database failed: {error}")
+
+
+def _lock(path: Path) -> int:
+    """Hold the database for this process: what the store remembers is true for one writer only."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DatabaseError(f"cannot open {lock} ({error.strerror}): check BROKER_DB") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise DatabaseError(f"another broker serves {path}; stop it first") from error
+    return descriptor

@@ -1,0 +1,223 @@
+"""The jobs dialect: the HTTP contract of the seed openclaw-broker, and the native calls beside it.
+
+Paths, status codes, error texts and the first twelve keys of a job are the seed's. The seed has no
+heartbeat, release, list of jobs, list of agents, `?wait=` and `lease_epoch`.
+This half reads requests; `jobs_answers` writes responses.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from broker_app.agents import NAME_PATTERN, Role
+from broker_app.dialects import Call, Dialect, Identity, jobs_answers
+from broker_app.dialects.fields import Fields, matching, number, read_object, seconds, utf8_size
+from broker_app.errors import MalformedError
+from broker_app.queue.commands import Browse, Claim, Fail, Finish, ListAgents, Look, Release, Renew, Submit
+from broker_app.queue.job import Route, Status
+from broker_app.settings import COMMAND_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker_app.dialects import Arrived
+    from broker_app.settings import Settings
+
+MAX_PAYLOAD_BYTES = 262144
+MAX_REQUIRES_BYTES = 2048
+MAX_WAIT_SECONDS = 25
+_DEFAULT_DELIVERIES = 5
+_MAX_DELIVERIES = 100
+_MAX_EPOCH = 2**53
+_MAX_PAGE = 200
+_MAX_REASON_BYTES = 1024
+_CAPABILITY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/+@=-]{0,63}")
+_VERSION = re.compile(r"[!-~]{1,64}")
+_TOKEN_HEADERS = {Role.BOT: "x-bot-token", Role.WORKER: "x-worker-token"}
+
+
+def credentials(headers: Mapping[str, str]) -> dict[Role, str]:
+    """The tokens in a request's headers."""
+    return {role: headers[name] for role, name in _TOKEN_HEADERS.items() if name in headers}
+
+
+def identity(headers: Mapping[str, str]) -> Identity:
+    """Who the worker says it is.
+
+    Raises:
+        MalformedError: A header is not what it must be.
+    """
+    name = headers.get("x-worker-id", "").strip() or None
+    version = headers.get("x-runner-version", "").strip() or None
+    return Identity(
+        name=matching("X-Worker-Id", name, NAME_PATTERN),
+        capabilities=_capabilities(headers.get("x-worker-caps")),
+        runner_version=matching("X-Runner-Version", version, _VERSION),
+    )
+
+
+def parse_submit(arrived: Arrived, settings: Settings) -> Submit:
+    """POST /jobs `{command, payload?, requires?, agent?, max_deliveries?}`."""
+    values = read_object(arrived.body or b"{}", status=400)
+    fields = Fields(values, status=400)
+    command = _command(fields.raw("command"), settings)
+    payload = fields.optional_text("payload") or ""
+    if utf8_size("payload", payload) > MAX_PAYLOAD_BYTES:
+        raise MalformedError("payload too large")
+    requires, needs = _requires(fields.raw("requires"))
+    agent = matching("agent", fields.optional_text("agent"), NAME_PATTERN)
+    deliveries = fields.integer("max_deliveries", 1, _MAX_DELIVERIES)
+    return Submit(
+        command=command,
+        payload=payload,
+        requires=requires,
+        route=Route(agent, needs),
+        max_deliveries=_DEFAULT_DELIVERIES if deliveries is None else deliveries,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
+def parse_claim(arrived: Arrived, _settings: Settings) -> Claim:
+    """GET /jobs/next[?wait=SECONDS]."""
+    return Claim(_wait(arrived))
+
+
+def parse_look(arrived: Arrived, _settings: Settings) -> Look:
+    """GET /jobs/{id}[?wait=SECONDS]."""
+    return Look(arrived.path["id"], _wait(arrived))
+
+
+def parse_renew(arrived: Arrived, _settings: Settings) -> Renew:
+    """POST /jobs/{id}/heartbeat `{lease_epoch?}`."""
+    fields = Fields(read_object(arrived.body or b"{}", status=422), status=422)
+    return Renew(arrived.path["id"], _epoch(arrived, fields))
+
+
+def parse_release(arrived: Arrived, _settings: Settings) -> Release:
+    """POST /jobs/{id}/release `{lease_epoch?, reason?}`."""
+    fields = Fields(read_object(arrived.body or b"{}", status=422), status=422)
+    reason = fields.optional_text("reason") or ""
+    _bound("reason", reason, _MAX_REASON_BYTES)
+    return Release(arrived.path["id"], _epoch(arrived, fields), reason)
+
+
+def parse_finish(arrived: Arrived, settings: Settings) -> Finish:
+    """POST /jobs/{id}/result `{result, lease_epoch?}`."""
+    fields = Fields(read_object(arrived.body, status=422), status=422)
+    result = fields.text("result")
+    _bound("result", result, settings.max_result_bytes)
+    return Finish(arrived.path["id"], _epoch(arrived, fields), result)
+
+
+def parse_fail(arrived: Arrived, settings: Settings) -> Fail:
+    """POST /jobs/{id}/fail `{error?, lease_epoch?}`."""
+    fields = Fields(read_object(arrived.body, status=422), status=422)
+    error = fields.text("error", "").strip() or "unknown"
+    _bound("error", error, settings.max_result_bytes)
+    return Fail(arrived.path["id"], _epoch(arrived, fields), error)
+
+
+def parse_browse(arrived: Arrived, _settings: Settings) -> Browse:
+    """GET /jobs?status=&agent=&limit=&cursor=."""
+    query = arrived.query
+    status = query.get("status")
+    if status is not None and status not in list(Status):
+        raise MalformedError(f"status must be one of {', '.join(Status)}")
+    return Browse(
+        status=None if status is None else Status(status),
+        agent=matching("agent", query.get("agent"), NAME_PATTERN),
+        limit=number("limit", query.get("limit"), 1, _MAX_PAGE, 50),
+        before=number("cursor", query.get("cursor"), 1, 2**62, 0) or None,
+    )
+
+
+def parse_agents(_arrived: Arrived, _settings: Settings) -> ListAgents:
+    """GET /agents."""
+    return ListAgents()
+
+
+def _command(value: object, settings: Settings) -> str:
+    command = value.strip() if isinstance(value, str) else ""
+    allowed = settings.commands is None or command in settings.commands
+    if not (allowed and COMMAND_PATTERN.fullmatch(command)):
+        raise MalformedError("invalid command")
+    return command
+
+
+def _requires(value: Any) -> tuple[str | None, frozenset[str]]:
+    """The requirement as written, and the capabilities it names: `{"caps": [...]}`, as an object or as text.
+
+    One that cannot be understood is refused: to ignore it would let any worker run the job.
+    """
+    if value is None:
+        return None, frozenset()
+    text = value if isinstance(value, str) else json.dumps(value)
+    if utf8_size("requires", text) > MAX_REQUIRES_BYTES:
+        raise MalformedError("requires too large")
+    if not text.strip():
+        return text, frozenset()
+    try:
+        parsed = read_object(text.encode(), status=400)
+    except MalformedError:
+        parsed = {"": None}
+    caps = parsed.get("caps") or []
+    if parsed.keys() - {"caps"} or not isinstance(caps, list) or not all(map(_is_capability, caps)):
+        raise MalformedError(f'requires must be {{"caps": [...]}} with names that match {_CAPABILITY.pattern}')
+    return text, frozenset(caps)
+
+
+def _is_capability(value: object) -> bool:
+    return isinstance(value, str) and _CAPABILITY.fullmatch(value) is not None
+
+
+def _capabilities(header: str | None) -> tuple[str, ...] | None:
+    """A JSON array or a comma list; None when the header is absent."""
+    if header is None:
+        return None
+    try:
+        names = json.loads(header) if header.lstrip().startswith("[") else header.split(",")
+    except (ValueError, RecursionError):
+        names = [None]
+    names = [name.strip() if isinstance(name, str) else name for name in names]
+    names = [name for name in names if name != ""]
+    if not all(map(_is_capability, names)):
+        raise MalformedError(f"X-Worker-Caps must be a JSON array or comma list of {_CAPABILITY.pattern}")
+    return tuple(sorted(set(names)))
+
+
+def _epoch(arrived: Arrived, fields: Fields) -> int | None:
+    """The lease epoch of the body or of X-Lease-Epoch, None when neither has it."""
+    in_body = fields.integer("lease_epoch", 0, _MAX_EPOCH)
+    in_header = number("X-Lease-Epoch", arrived.headers.get("x-lease-epoch"), 0, _MAX_EPOCH, -1)
+    if in_header == -1:
+        return in_body
+    if in_body not in (None, in_header):
+        raise MalformedError("X-Lease-Epoch and the body's lease_epoch differ")
+    return in_header
+
+
+def _wait(arrived: Arrived) -> float:
+    return seconds("wait", arrived.query.get("wait"), MAX_WAIT_SECONDS)
+
+
+def _bound(name: str, text: str, most: int) -> None:
+    if utf8_size(name, text) > most:
+        raise MalformedError(f"{name} too large", status=413)
+
+
+_BOT = frozenset({Role.BOT})
+_WORKER = frozenset({Role.WORKER})
+_CALLS = (
+    Call("POST", "/jobs", _BOT, parse_submit, jobs_answers.submitted),
+    Call("GET", "/jobs", _BOT, parse_browse, jobs_answers.page),
+    Call("GET", "/jobs/next", _WORKER, parse_claim, jobs_answers.claimed),
+    Call("GET", "/jobs/{id}", _BOT | _WORKER, parse_look, jobs_answers.found),
+    Call("POST", "/jobs/{id}/heartbeat", _WORKER, parse_renew, jobs_answers.renewed),
+    Call("POST", "/jobs/{id}/release", _WORKER, parse_release, jobs_answers.released),
+    Call("POST", "/jobs/{id}/result", _WORKER, parse_finish, jobs_answers.finished),
+    Call("POST", "/jobs/{id}/fail", _WORKER, parse_fail, jobs_answers.failed),
+    Call("GET", "/agents", _BOT, parse_agents, jobs_answers.agents),
+)
+JOBS = Dialect(calls=_CALLS, credentials=credentials, identity=identity, refuse=jobs_answers.refused)

@@ -1,0 +1,180 @@
+"""The jobs dialect's responses."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from broker_app.agents import Agent, Role
+from broker_app.dialects import Answer
+from broker_app.errors import (
+    DatabaseError,
+    JobNotFoundError,
+    LeaseLostError,
+    MalformedError,
+    NotRunningError,
+    QueueFullError,
+    StorageFullError,
+    TooManySubmissionsError,
+    UnauthorisedError,
+    WrongIdentityError,
+)
+from broker_app.queue.commands import Fail, Finish
+from broker_app.queue.job import Status
+
+if TYPE_CHECKING:
+    from broker_app.dialects import Call
+    from broker_app.queue.commands import Command
+    from broker_app.queue.job import Job
+    from broker_app.queue.store import Page
+
+_BAD_TOKEN = {frozenset({Role.BOT}): "bad bot token", frozenset({Role.WORKER}): "bad worker token"}
+_FULL_RETRY_SECONDS = "5"
+_STORAGE_RETRY_SECONDS = "1"
+
+
+def job_object(job: Job) -> dict[str, Any]:
+    """A job as JSON: the seed's twelve keys, then ours. Times are whole epoch seconds."""
+    return {
+        "id": job.id,
+        "created_at": _whole(job.created_at),
+        "started_at": _whole(job.started_at),
+        "finished_at": _whole(job.finished_at),
+        "lease_until": _whole(job.lease_until),
+        "status": job.status,
+        "command": job.command,
+        "payload": job.payload,
+        "result": job.result,
+        "error": job.error,
+        "worker_id": job.worker,
+        "requires": job.requires,
+        "agent": job.route.agent,
+        "attempts": job.attempts,
+        "max_deliveries": job.max_deliveries,
+        "lease_epoch": job.lease_epoch,
+        "lease_seconds": job.lease_seconds,
+        "outcome": job.outcome,
+        "duration_ms": _duration(job),
+    }
+
+
+def submitted(_command: Command, job: Job) -> Answer:
+    """`{"id", "status"}`."""
+    return Answer(200, {"id": job.id, "status": job.status})
+
+
+def claimed(_command: Command, job: Job | None) -> Answer:
+    """`{"job": object or null}`."""
+    return Answer(200, {"job": job and job_object(job)})
+
+
+def found(_command: Command, job: Job) -> Answer:
+    """The job object, bare."""
+    return Answer(200, job_object(job))
+
+
+def renewed(_command: Command, job: Job) -> Answer:
+    """`{"ok", "lease_until", "lease_epoch"}`."""
+    return Answer(200, {"ok": True, "lease_until": _whole(job.lease_until), "lease_epoch": job.lease_epoch})
+
+
+def released(_command: Command, job: Job) -> Answer:
+    """`{"ok", "status"}`."""
+    return Answer(200, {"ok": True, "status": job.status})
+
+
+def finished(_command: Command, job: Job) -> Answer:
+    """`{"ok", "status"}`, with a note when the job had failed before."""
+    if job.status is Status.FAILED:
+        return _ignored(job, "already failed; result ignored")
+    return Answer(200, {"ok": True, "status": job.status})
+
+
+def failed(_command: Command, job: Job) -> Answer:
+    """`{"ok", "status"}`, with a note when the job was done before."""
+    if job.status is Status.DONE:
+        return _ignored(job, "already done; fail ignored")
+    return Answer(200, {"ok": True, "status": job.status})
+
+
+def page(_command: Command, jobs: Page) -> Answer:
+    """`{"jobs", "cursor"}`."""
+    cursor = None if jobs.before is None else str(jobs.before)
+    return Answer(200, {"jobs": [job_object(job) for job in jobs.jobs], "cursor": cursor})
+
+
+def agents(_command: Command, known: list[tuple[Agent, bool, list[str]]]) -> Answer:
+    """`{"agents": [...]}`, of each agent, whether it is online, and the ids of its running jobs."""
+    return Answer(200, {"agents": [_agent_object(*entry) for entry in known]})
+
+
+def refused(error: Exception, call: Call, command: Command | None) -> Answer:
+    """The answer to an error, in the seed's form `{"detail": ...}`. Raises any that it does not know."""
+    match error:
+        case MalformedError():
+            return Answer(error.status, {"detail": _malformed(error)})
+        case UnauthorisedError():
+            return _detail(401, _BAD_TOKEN.get(call.roles, "bad token"))
+        case WrongIdentityError():
+            return _detail(403, error)
+        case JobNotFoundError():
+            return _detail(404, error)
+        case LeaseLostError() | NotRunningError() if isinstance(command, Finish | Fail) and command.epoch is None:
+            return _unfenced(error, command)
+        case LeaseLostError() | NotRunningError():
+            return _detail(409, error)
+        case QueueFullError():
+            return _detail(429, error, retry_after=_FULL_RETRY_SECONDS)
+        case TooManySubmissionsError():
+            return _detail(429, error, retry_after=str(math.ceil(error.retry_after)))
+        case StorageFullError():
+            return _detail(507, error, retry_after=_STORAGE_RETRY_SECONDS)
+        case DatabaseError():
+            return _detail(503, error, retry_after=_STORAGE_RETRY_SECONDS)
+    raise error
+
+
+def _unfenced(error: LeaseLostError | NotRunningError, command: Finish | Fail) -> Answer:
+    """A report without an epoch gets the seed's words: 400 when nobody runs the job, else a note."""
+    if isinstance(error, NotRunningError):
+        return _detail(400, error)
+    report = "result" if isinstance(command, Finish) else "fail"
+    return _ignored(error.job, f"held by another worker; {report} ignored")
+
+
+def _ignored(job: Job, note: str) -> Answer:
+    return Answer(200, {"ok": True, "status": job.status, "note": note})
+
+
+def _detail(status: int, detail: object, *, retry_after: str | None = None) -> Answer:
+    return Answer(status, {"detail": str(detail)}, {} if retry_after is None else {"retry-after": retry_after})
+
+
+def _malformed(error: MalformedError) -> str | list[dict[str, Any]]:
+    if error.status == 422:
+        where = ["body", error.field] if error.field else ["body"]
+        return [{"type": error.kind, "loc": where, "msg": str(error), "input": error.given}]
+    if error.kind == "json_invalid":
+        return "invalid JSON"
+    return f"{error.field}: {error}" if error.field else str(error)
+
+
+def _agent_object(agent: Agent, online: bool, running: list[str]) -> dict[str, Any]:
+    return {
+        "id": agent.name,
+        "status": "online" if online else "offline",
+        "last_seen": _whole(agent.last_seen),
+        "runner_version": agent.runner_version,
+        "capabilities": list(agent.capabilities),
+        "running": running,
+    }
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _duration(job: Job) -> int | None:
+    if job.started_at is None or job.finished_at is None:
+        return None
+    return round((job.finished_at - job.started_at) * 1000)

@@ -1,0 +1,128 @@
+"""What can go wrong, as one tree.
+
+BrokerError
+├── SettingsError          a variable of the environment is wrong
+├── DatabaseError          the database file cannot be opened or used
+│   ├── StorageFullError        no room for a write; nothing of it was kept
+│   └── StorageFailedError      a write or read failed; nothing of it was kept
+├── TokenError             a token cannot be minted or revoked
+├── RefusedError                the caller may not do this
+│   ├── UnauthorisedError       no valid token of a role the call accepts
+│   └── WrongIdentityError      a token bound to one name was used under another
+├── MalformedError              the request cannot be understood
+└── JobError               the queue refuses what was asked of it
+    ├── JobNotFoundError
+    ├── NotRunningError         the job is not running
+    ├── LeaseLostError          the lease named by the caller is not the current one
+    ├── QueueFullError
+    └── TooManySubmissionsError
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from broker_app.queue.job import Job
+
+
+class BrokerError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class SettingsError(BrokerError):
+    """A setting is missing or wrong; the message names the variable."""
+
+
+class DatabaseError(BrokerError):
+    """The database cannot be used; the message names the file and the remedy."""
+
+
+class StorageFullError(DatabaseError):
+    """There is no room for the write. Nothing of it was kept."""
+
+
+class StorageFailedError(DatabaseError):
+    """The database failed. Nothing of the write was kept."""
+
+
+class TokenError(BrokerError):
+    """A token cannot be minted or revoked."""
+
+
+class RefusedError(BrokerError):
+    """The caller may not do this."""
+
+
+class UnauthorisedError(RefusedError):
+    """No valid token of a role that the call accepts."""
+
+
+class WrongIdentityError(RefusedError):
+    """A token that is bound to one name was used under another."""
+
+
+class MalformedError(BrokerError):
+    """The request cannot be understood.
+
+    Attributes:
+        status: The HTTP status that tells it best (400, 413 or 422).
+        field: The body's field, where it is about one.
+        kind: A machine-readable word for what is wrong.
+        given: What the request had there.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 400, field: str = "", kind: str = "value_error", given: object = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.field = field
+        self.kind = kind
+        self.given = given
+
+
+class JobError(BrokerError):
+    """The queue refuses what was asked of it."""
+
+
+class JobNotFoundError(JobError):
+    """There is no such job."""
+
+    def __init__(self) -> None:
+        super().__init__("job not found")
+
+
+class NotRunningError(JobError):
+    """The call needs a running job, and this one is not."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"job not in running state: {job.status}")
+        self.job = job
+
+
+class LeaseLostError(JobError):
+    """The lease that the caller named is not the job's current one."""
+
+    def __init__(self, message: str, job: Job) -> None:
+        super().__init__(message)
+        self.job = job
+
+
+class QueueFullError(JobError):
+    """The queue holds as many unfinished jobs as it may."""
+
+    def __init__(self) -> None:
+        super().__init__("job queue limit reached")
+
+
+class TooManySubmissionsError(JobError):
+    """More jobs were submitted within a minute than allowed.
+
+    Attributes:
+        retry_after: Seconds after which one more is accepted.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("rate limit exceeded")
+        self.retry_after = retry_after

@@ -1,0 +1,89 @@
+"""What a dialect can ask of the queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from broker_app.queue.job import Route, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Queue a job; `requires` is kept as written, `route` is what it and the named agent mean."""
+
+    command: str
+    payload: str
+    requires: str | None
+    route: Route
+    max_deliveries: int
+    lease_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Lease the oldest job that the caller may run, waiting up to `wait` seconds for one."""
+
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Extend a lease."""
+
+    job_id: str
+    epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give a job back, undone."""
+
+    job_id: str
+    epoch: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Report a result."""
+
+    job_id: str
+    epoch: int | None
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Report a failure."""
+
+    job_id: str
+    epoch: int | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read one job, waiting up to `wait` seconds for its end."""
+
+    job_id: str
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Browse:
+    """Read jobs, newest first, from before the position."""
+
+    status: Status | None
+    agent: str | None
+    limit: int
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListAgents:
+    """Read what is known of every agent."""
+
+
+Command = Submit | Claim | Renew | Release | Finish | Fail | Look | Browse | ListAgents

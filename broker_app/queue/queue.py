@@ -1,0 +1,188 @@
+"""The queue: the transitions of `job.py` on a store, with a clock, waiters, and its own timer for leases."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker_app.errors import DatabaseError
+from broker_app.queue import job as transitions
+from broker_app.queue.job import Job, Lease, Status, Worker
+from broker_app.queue.rate import RateLimit
+from broker_app.queue.waiting import Waiter, Waiters
+
+if TYPE_CHECKING:
+    from broker_app.queue.commands import Browse, Submit
+    from broker_app.queue.store import Page, Store
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_SLEEP = 1.0
+_SHORTEST_SLEEP = 0.02
+
+Clock = Callable[[], float]
+
+
+class Queue:
+    """One queue over one store.
+
+    Args:
+        store: Where jobs are kept.
+        clock: Seconds since the epoch.
+        max_unfinished: How many jobs may be queued or running, 0 for any number.
+        per_minute: How many jobs one submitter may submit a minute, 0 for any number.
+    """
+
+    def __init__(self, store: Store, clock: Clock, *, max_unfinished: int = 0, per_minute: int = 0) -> None:
+        self._store = store
+        self._clock = clock
+        self._max_unfinished = max_unfinished
+        self._rate = RateLimit(per_minute)
+        self._waiters = Waiters()
+        store.listen(self._on_change)
+
+    async def submit(self, order: Submit, submitter: str | None = None) -> Job:
+        """Queue a job. It is on disk when this returns.
+
+        Raises:
+            QueueFullError: As many jobs as allowed are unfinished.
+            TooManySubmissionsError: The submitter used up its minute's share.
+        """
+        now = self._clock()
+        self._rate.admit(submitter, now)
+        job = Job(
+            id=str(uuid.uuid4()),
+            command=order.command,
+            payload=order.payload,
+            requires=order.requires,
+            route=order.route,
+            created_at=now,
+            lease_seconds=order.lease_seconds,
+            max_deliveries=order.max_deliveries,
+        )
+        await self._store.add(job, limit=self._max_unfinished)
+        return job
+
+    async def claim(
+        self, worker: Worker, *, wait: float = 0.0, hangup: asyncio.Future[None] | None = None
+    ) -> Job | None:
+        """Lease the oldest job that the worker may run.
+
+        Args:
+            worker: Who asks.
+            wait: Seconds to wait for a job.
+            hangup: Ends the wait when done.
+
+        Returns:
+            The job, or None when there was none.
+        """
+        if wait <= 0:
+            return await self._take(worker)
+        deadline = asyncio.get_running_loop().time() + wait
+        with self._waiters.for_work(worker) as waiter:
+            _stop_on(hangup, waiter)
+            offer = job = None
+            try:
+                while True:
+                    # The waiter is known before each look: a job that comes after the look rings it.
+                    offer = waiter.answer()
+                    job = await self._take(worker)
+                    if job is not None or not await waiter.wait(deadline):
+                        return job
+            finally:
+                waiter.stop()
+                for missed in (offer, waiter.offer):
+                    if missed is not None and (job is None or job.id != missed.id):
+                        self._waiters.offer(missed)
+
+    async def look(self, job_id: str, *, wait: float = 0.0, hangup: asyncio.Future[None] | None = None) -> Job:
+        """Read a job, waiting up to `wait` seconds for its end or for `hangup`.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        if wait <= 0:
+            return await self._store.get(job_id)
+        deadline = asyncio.get_running_loop().time() + wait
+        with self._waiters.for_end(job_id) as waiter:
+            _stop_on(hangup, waiter)
+            job = await self._store.get(job_id)
+            if job.finished:
+                return job
+            await waiter.wait(deadline)
+        return await self._store.get(job_id)
+
+    async def renew(self, job_id: str, lease: Lease) -> Job:
+        """Extend a lease. Raises as `job.renew`, and JobNotFoundError."""
+        now = self._clock()
+        return await self._store.change(job_id, lambda job: transitions.renew(job, lease, now), durable=False)
+
+    async def release(self, job_id: str, lease: Lease, reason: str = "") -> Job:
+        """Put a job back at the head. Raises as `job.release`, and JobNotFoundError."""
+        job = await self._store.change(job_id, lambda job: transitions.release(job, lease))
+        _LOG.info("job %s given back by %s: %s", job_id, lease.worker, reason or "no reason given")
+        return job
+
+    async def finish(self, job_id: str, lease: Lease, result: str) -> Job:
+        """End a job with its result. Raises as `job.finish`, and JobNotFoundError."""
+        now = self._clock()
+        return await self._store.change(job_id, lambda job: transitions.finish(job, lease, result, now))
+
+    async def fail(self, job_id: str, lease: Lease, error: str) -> Job:
+        """End a job with an error. Raises as `job.fail`, and JobNotFoundError."""
+        now = self._clock()
+        return await self._store.change(job_id, lambda job: transitions.fail(job, lease, error, now))
+
+    async def browse(self, query: Browse) -> Page:
+        """Read jobs, newest first."""
+        return await self._store.browse(query)
+
+    async def running(self) -> dict[str, list[str]]:
+        """Ids of the running jobs of each named worker."""
+        return await self._store.running()
+
+    def stop_waiting(self) -> None:
+        """Answer everybody who waits, and let nobody wait from now on."""
+        self._waiters.stop()
+
+    async def keep_leases(self) -> None:
+        """Take back lost leases when they end, for ever."""
+        while True:
+            try:
+                pause = await self.reclaim()
+            except DatabaseError as error:
+                _LOG.error("cannot take back lost leases, trying again: %s", error)
+                pause = _LONGEST_SLEEP
+            await asyncio.sleep(pause)
+
+    async def reclaim(self) -> float:
+        """Take back the leases that have ended; returns the seconds until the next look.
+
+        That is at most one second, the shortest lease: one granted after the look is seen in time.
+        """
+        while True:
+            now = self._clock()
+            expiry = await self._store.next_expiry()
+            if expiry is None:
+                return _LONGEST_SLEEP
+            if expiry > now:
+                return min(max(expiry - now, _SHORTEST_SLEEP), _LONGEST_SLEEP)
+            for job in await self._store.expire(now, lambda job, now=now: transitions.expire(job, now)):
+                _LOG.warning("lease lost: job %s (%s) is %s", job.id, job.command, job.outcome or job.status)
+
+    async def _take(self, worker: Worker) -> Job | None:
+        now = self._clock()
+        return await self._store.claim(worker, lambda job: transitions.deliver(job, worker.name, now))
+
+    def _on_change(self, job: Job) -> None:
+        if job.status is Status.QUEUED:
+            self._waiters.offer(job)
+        elif job.finished:
+            self._waiters.ended(job)
+
+
+def _stop_on(hangup: asyncio.Future[None] | None, waiter: Waiter) -> None:
+    if hangup is not None:
+        hangup.add_done_callback(lambda _: waiter.stop())

@@ -1,0 +1,32 @@
+"""How often each submitter may submit."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from broker_app.errors import TooManySubmissionsError
+
+_WINDOW_SECONDS = 60.0
+
+
+class RateLimit:
+    """At most `per_minute` submissions of one submitter in any 60 seconds; 0 means no limit."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._times: dict[str | None, deque[float]] = {}
+
+    def admit(self, submitter: str | None, now: float) -> None:
+        """Count one submission.
+
+        Raises:
+            TooManySubmissionsError: The minute's share is used up; the submission is not counted.
+        """
+        if self._per_minute == 0:
+            return
+        times = self._times.setdefault(submitter, deque())
+        while times and times[0] <= now - _WINDOW_SECONDS:
+            times.popleft()
+        if len(times) >= self._per_minute:
+            raise TooManySubmissionsError(times[0] + _WINDOW_SECONDS - now)
+        times.append(now)

@@ -1,0 +1,255 @@
+"""Jobs in SQLite: the pure transitions, run inside the writer's transactions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from broker_app.errors import JobNotFoundError, QueueFullError
+from broker_app.queue.job import Job, Outcome, Route, Status, Worker
+from broker_app.queue.routes import RouteIndex
+from broker_app.queue.store import Page
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from broker_app.database import Database, Operation
+    from broker_app.queue.commands import Browse
+    from broker_app.queue.store import Listener, Transition
+
+_EXPIRE_BATCH = 500
+_INSERT = """
+INSERT INTO jobs (id, command, payload, requires, agent, needs, created_at, lease_seconds, max_deliveries,
+    status, lease_epoch, attempts)
+VALUES (:id, :command, :payload, :requires, :agent, :needs, :created_at, :lease_seconds, :max_deliveries,
+    :status, :lease_epoch, :attempts)
+"""
+_UPDATE = """
+UPDATE jobs SET status = :status, outcome = :outcome, started_at = :started_at, finished_at = :finished_at,
+    lease_until = :lease_until, lease_epoch = :lease_epoch, attempts = :attempts, worker = :worker,
+    result = :result, error = :error
+WHERE id = :id
+"""
+_OLDEST = "SELECT n FROM jobs WHERE status = 'queued' AND agent IS ? AND needs = ? ORDER BY n LIMIT 1"
+_EXPIRED = """
+SELECT * FROM jobs WHERE status = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?
+"""
+_BROWSE = {
+    (False, False): "SELECT * FROM jobs WHERE n < :before ORDER BY n DESC LIMIT :limit",
+    (True, False): "SELECT * FROM jobs WHERE n < :before AND status = :status ORDER BY n DESC LIMIT :limit",
+    (False, True): """
+        SELECT * FROM jobs WHERE n < :before AND coalesce(worker, agent) = :agent ORDER BY n DESC LIMIT :limit
+        """,
+    (True, True): """
+        SELECT * FROM jobs WHERE n < :before AND coalesce(worker, agent) = :agent AND status = :status
+        ORDER BY n DESC LIMIT :limit
+        """,
+}
+_END = 2**63 - 1
+_J = TypeVar("_J", Job, "Job | None")
+
+
+class SqliteStore:
+    """The store (see `Store`) on one database file. Open it with `await SqliteStore.open(database)`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._listeners: list[Listener] = []
+        # Touched on the writer's thread only. A route listed in vain costs one probe; one that is missing
+        # would starve its jobs, so a rollback reads both of these anew.
+        self._routes = RouteIndex()
+        self._unfinished = 0
+
+    @classmethod
+    async def open(cls, database: Database) -> SqliteStore:
+        """Read what the store remembers beside the tables."""
+        store = cls(database)
+        database.on_rollback(store._recall)
+        await database.write(store._recall, durable=False)
+        return store
+
+    def listen(self, listener: Listener) -> None:
+        """See `Store`."""
+        self._listeners.append(listener)
+
+    async def add(self, job: Job, *, limit: int) -> None:
+        """See `Store`."""
+
+        def insert(connection: sqlite3.Connection) -> Job:
+            if 0 < limit <= self._unfinished:
+                raise QueueFullError
+            connection.execute(_INSERT, _values(job))
+            self._unfinished += 1
+            self._routes.add(job.route)
+            return job
+
+        await self._write(insert)
+
+    async def claim(self, worker: Worker, transition: Transition) -> Job | None:
+        """See `Store`."""
+
+        def lease(connection: sqlite3.Connection) -> Job | None:
+            n = self._oldest(connection, worker)
+            if n is None:
+                return None
+            row = connection.execute("SELECT * FROM jobs WHERE n = ?", (n,)).fetchone()
+            return self._apply(connection, _job(row), transition)
+
+        return await self._write(lease, durable=False)
+
+    async def change(self, job_id: str, transition: Transition, *, durable: bool = True) -> Job:
+        """See `Store`."""
+
+        def change(connection: sqlite3.Connection) -> Job:
+            return self._apply(connection, _find(connection, job_id), transition)
+
+        return await self._write(change, durable=durable)
+
+    async def expire(self, now: float, transition: Transition) -> tuple[Job, ...]:
+        """See `Store`."""
+
+        def expire(connection: sqlite3.Connection) -> tuple[Job, ...]:
+            rows = connection.execute(_EXPIRED, (now, _EXPIRE_BATCH)).fetchall()
+            return tuple(self._apply(connection, _job(row), transition) for row in rows)
+
+        jobs = await self._database.write(expire)
+        for job in jobs:
+            self._announce(job)
+        return jobs
+
+    async def next_expiry(self) -> float | None:
+        """See `Store`."""
+        query = "SELECT min(lease_until) FROM jobs WHERE status = 'running'"
+        row = await self._database.read(lambda connection: connection.execute(query).fetchone())
+        expiry: float | None = row[0]
+        return expiry
+
+    async def get(self, job_id: str) -> Job:
+        """See `Store`."""
+        return await self._database.read(lambda connection: _find(connection, job_id))
+
+    async def browse(self, query: Browse) -> Page:
+        """See `Store`."""
+        statement = _BROWSE[query.status is not None, query.agent is not None]
+        values = {
+            "status": query.status,
+            "agent": query.agent,
+            "limit": query.limit + 1,
+            "before": query.before or _END,
+        }
+        rows = await self._database.read(lambda connection: connection.execute(statement, values).fetchall())
+        before = rows[query.limit - 1]["n"] if len(rows) > query.limit else None
+        return Page(tuple(_job(row) for row in rows[: query.limit]), before)
+
+    async def running(self) -> dict[str, list[str]]:
+        """See `Store`."""
+        query = "SELECT worker, id FROM jobs WHERE status = 'running' AND worker IS NOT NULL ORDER BY n"
+        rows = await self._database.read(lambda connection: connection.execute(query).fetchall())
+        ids: dict[str, list[str]] = {}
+        for worker, job_id in rows:
+            ids.setdefault(worker, []).append(job_id)
+        return ids
+
+    async def _write(self, operation: Operation[_J], *, durable: bool = True) -> _J:
+        """Write, and announce the job even when the caller has gone meanwhile."""
+        future = self._database.write(operation, durable=durable)
+        future.add_done_callback(self._on_written)
+        return await asyncio.shield(future)
+
+    def _on_written(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled() and future.exception() is None and future.result() is not None:
+            self._announce(future.result())
+
+    def _oldest(self, connection: sqlite3.Connection, worker: Worker) -> int | None:
+        heads = []
+        for route in self._routes.open_to(worker):
+            row = connection.execute(_OLDEST, (route.agent, _needs(route))).fetchone()
+            if row is None:
+                self._routes.discard(route)
+            else:
+                heads.append(row[0])
+        return min(heads, default=None)
+
+    def _apply(self, connection: sqlite3.Connection, job: Job, transition: Transition) -> Job:
+        changed = transition(job)
+        if changed is job:
+            return job
+        connection.execute(_UPDATE, _values(changed))
+        self._unfinished -= changed.finished
+        if changed.status is Status.QUEUED:
+            self._routes.add(changed.route)
+        return changed
+
+    def _recall(self, connection: sqlite3.Connection) -> None:
+        self._routes.clear()
+        for agent, needs in connection.execute("SELECT DISTINCT agent, needs FROM jobs WHERE status = 'queued'"):
+            self._routes.add(_route(agent, needs))
+        (self._unfinished,) = connection.execute(
+            "SELECT count(*) FROM jobs WHERE status IN ('queued', 'running')"
+        ).fetchone()
+
+    def _announce(self, job: Job) -> None:
+        for listener in self._listeners:
+            listener(job)
+
+
+def _find(connection: sqlite3.Connection, job_id: str) -> Job:
+    row = connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise JobNotFoundError
+    return _job(row)
+
+
+def _route(agent: str | None, needs: str) -> Route:
+    return Route(agent, frozenset(needs.split(",")) if needs else frozenset())
+
+
+def _needs(route: Route) -> str:
+    return ",".join(sorted(route.needs))
+
+
+def _job(row: sqlite3.Row) -> Job:
+    return Job(
+        id=row["id"],
+        command=row["command"],
+        payload=row["payload"],
+        requires=row["requires"],
+        route=_route(row["agent"], row["needs"]),
+        created_at=row["created_at"],
+        lease_seconds=row["lease_seconds"],
+        max_deliveries=row["max_deliveries"],
+        status=Status(row["status"]),
+        outcome=row["outcome"] and Outcome(row["outcome"]),
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        lease_until=row["lease_until"],
+        lease_epoch=row["lease_epoch"],
+        attempts=row["attempts"],
+        worker=row["worker"],
+        result=row["result"],
+        error=row["error"],
+    )
+
+
+def _values(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "command": job.command,
+        "payload": job.payload,
+        "requires": job.requires,
+        "agent": job.route.agent,
+        "needs": _needs(job.route),
+        "created_at": job.created_at,
+        "lease_seconds": job.lease_seconds,
+        "max_deliveries": job.max_deliveries,
+        "status": job.status,
+        "outcome": job.outcome,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "lease_until": job.lease_until,
+        "lease_epoch": job.lease_epoch,
+        "attempts": job.attempts,
+        "worker": job.worker,
+        "result": job.result,
+        "error": job.error,
+    }

@@ -1,0 +1,77 @@
+"""What the queue asks of the place where jobs are kept.
+
+One contract for every implementation: each call is atomic; what a call returned or announced is on disk
+if the call is durable; a call that raised has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from broker_app.queue.job import Job, Worker
+
+if TYPE_CHECKING:
+    from broker_app.queue.commands import Browse
+
+Transition = Callable[[Job], Job]
+Listener = Callable[[Job], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some jobs, newest first, and the position before which the next page begins (None at the end)."""
+
+    jobs: tuple[Job, ...]
+    before: int | None
+
+
+class Store(Protocol):
+    """Keeps jobs. Every method that meets trouble below raises `DatabaseError`."""
+
+    def listen(self, listener: Listener) -> None:
+        """Have every changed job announced on the event loop, once the change is committed."""
+
+    async def add(self, job: Job, *, limit: int) -> None:
+        """Keep a new job, durably.
+
+        Raises:
+            QueueFullError: `limit` jobs are unfinished already (0 means no limit).
+        """
+
+    async def claim(self, worker: Worker, transition: Transition) -> Job | None:
+        """Apply the transition to the oldest queued job that the worker may run; None if there is none.
+
+        Not durable: a claim lost with the machine is a redelivery, and its epoch fences it.
+        """
+
+    async def change(self, job_id: str, transition: Transition, *, durable: bool = True) -> Job:
+        """Apply the transition to one job and return the job as it is then.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            JobError: Whatever the transition raises.
+        """
+
+    async def expire(self, now: float, transition: Transition) -> tuple[Job, ...]:
+        """Apply the transition to the running jobs whose lease ended by `now`, durably.
+
+        Does a bounded number of them; the caller asks again while there are any.
+        """
+
+    async def next_expiry(self) -> float | None:
+        """When the next lease ends, None when no job is running."""
+
+    async def get(self, job_id: str) -> Job:
+        """The job.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+
+    async def browse(self, query: Browse) -> Page:
+        """Jobs, newest first, of one status and of one agent (it ran them, or they name it) if given."""
+
+    async def running(self) -> dict[str, list[str]]:
+        """Ids of the running jobs of each named worker."""

@@ -1,0 +1,108 @@
+"""Callers that wait: for work, or for the end of a job."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from broker_app.queue.job import Job, Worker
+
+
+class Waiter:
+    """One waiting caller: rung with a job, or stopped for good.
+
+    Attributes:
+        offer: The last job it was rung with and has not looked for yet.
+    """
+
+    def __init__(self, worker: Worker | None = None) -> None:
+        self.worker = worker
+        self.offer: Job | None = None
+        self.stopped = False
+        self._rung = asyncio.Event()
+
+    def ring(self, job: Job) -> None:
+        """Wake the caller for a job."""
+        self.offer = job
+        self._rung.set()
+
+    def stop(self) -> None:
+        """Wake the caller: it shall wait no longer."""
+        self.stopped = True
+        self._rung.set()
+
+    def answer(self) -> Job | None:
+        """Take the offer, so that a later ring is noticed."""
+        offer, self.offer = self.offer, None
+        if not self.stopped:
+            self._rung.clear()
+        return offer
+
+    async def wait(self, deadline: float) -> bool:
+        """Wait until rung; false when stopped or when the deadline (the loop's time) has come."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._rung.wait()
+        except TimeoutError:
+            return False
+        return not self.stopped
+
+
+class Waiters:
+    """Everybody who waits on one queue."""
+
+    def __init__(self) -> None:
+        self._workers: dict[Waiter, None] = {}
+        self._watchers: dict[str, set[Waiter]] = {}
+        self._stopped = False
+
+    @contextmanager
+    def for_work(self, worker: Worker) -> Iterator[Waiter]:
+        """Wait for a job that the worker may run."""
+        waiter = self._enter(Waiter(worker))
+        self._workers[waiter] = None
+        try:
+            yield waiter
+        finally:
+            del self._workers[waiter]
+
+    @contextmanager
+    def for_end(self, job_id: str) -> Iterator[Waiter]:
+        """Wait for the end of a job."""
+        waiter = self._enter(Waiter())
+        watchers = self._watchers.setdefault(job_id, set())
+        watchers.add(waiter)
+        try:
+            yield waiter
+        finally:
+            watchers.discard(waiter)
+            if not watchers:
+                self._watchers.pop(job_id, None)
+
+    def offer(self, job: Job) -> None:
+        """Wake exactly one caller that may run the job and has no other offer, the longest waiting first."""
+        for waiter in self._workers:
+            if waiter.offer or waiter.stopped or waiter.worker is None or not job.route.open_to(waiter.worker):
+                continue
+            waiter.ring(job)
+            return
+
+    def ended(self, job: Job) -> None:
+        """Wake every caller that waits for the end of the job."""
+        for waiter in self._watchers.get(job.id, ()):
+            waiter.ring(job)
+
+    def stop(self) -> None:
+        """Wake everybody; nobody waits from now on."""
+        self._stopped = True
+        for waiter in (*self._workers, *(w for watchers in self._watchers.values() for w in watchers)):
+            waiter.stop()
+
+    def _enter(self, waiter: Waiter) -> Waiter:
+        if self._stopped:
+            waiter.stop()
+        return waiter

@@ -1,0 +1,178 @@
+"""Serving: sockets from systemd or our own, and a stop that refuses and resets nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from uvicorn.config import Config
+from uvicorn.server import Server
+
+from broker_app.app import build_app
+from broker_app.broker import open_broker
+from broker_app.errors import SettingsError
+from broker_app.protocol import BoundedProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from broker_app.queue.queue import Queue
+    from broker_app.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_FIRST_PASSED_FD = 3
+_BACKLOG = 1024
+_DRAIN_SECONDS = 0.3
+_GRACE_SECONDS = 10
+_KEEP_ALIVE_SECONDS = 75
+_SPARE_FILES = 64
+_TAILNET = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
+
+
+class DrainingServer(Server):
+    """Uvicorn's server, with another way to stop.
+
+    On SIGTERM it takes no more connections (under systemd they wait in the socket's backlog for the next
+    broker), answers whoever waits, closes each connection after its answer, and goes when all is answered.
+    """
+
+    def __init__(self, config: Config, queue: Queue) -> None:
+        super().__init__(config)
+        self.draining = False
+        self._queue = queue
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        notify("READY=1")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.draining:
+            self.force_exit = sig == signal.SIGINT
+            return
+        self.draining = True
+        asyncio.get_running_loop().call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        notify("STOPPING=1")
+        for server in self.servers:
+            server.close()
+        self._queue.stop_waiting()
+        asyncio.get_running_loop().call_later(_DRAIN_SECONDS, setattr, self, "should_exit", True)
+
+
+def serve(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: The address cannot be listened on.
+        DatabaseError: The database cannot be used.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    uvloop.run(_serve(settings, environment))
+
+
+def passed_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
+    """The listening sockets that systemd hands over (sd_listen_fds(3)); none if they are not for us."""
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(environment.get("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=_FIRST_PASSED_FD + index) for index in range(count)]
+
+
+def tailnet_bound(addresses: list[Any]) -> bool:
+    """Whether sockets at these addresses (getsockname) can be reached over loopback or the tailnet only."""
+    return all(_is_private(address) for address in addresses)
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing where nobody listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+async def _serve(settings: Settings, environment: Mapping[str, str]) -> None:
+    sockets = passed_sockets(environment) or [_listen(settings)]
+    addresses = [sock.getsockname() for sock in sockets]
+    _allow_files(settings.max_connections + _SPARE_FILES)
+    async with open_broker(settings) as broker:
+        app = build_app(broker, settings, ts_bound=tailnet_bound(addresses))
+        server = DrainingServer(_config(settings, app), broker.queue)
+        server.config.app = _closing(app, server)
+        _LOG.info("listening on %s", ", ".join(map(_url, addresses)))
+        await server.serve(sockets)
+    _LOG.info("stopped")
+
+
+def _config(settings: Settings, app: ASGIApp) -> Config:
+    protocol = type("Protocol", (BoundedProtocol,), {"max_connections": settings.max_connections})
+    return Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def _closing(app: ASGIApp, server: DrainingServer) -> ASGIApp:
+    """The app, closing each connection after its answer once the server drains."""
+
+    async def closing(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_closing(message: Message) -> None:
+            if server.draining and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await app(scope, receive, send_closing)
+
+    return closing
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        where = f"{settings.host} port {settings.port}"
+        raise SettingsError(f"cannot listen on {where} ({error}): check BROKER_HOST and BROKER_PORT") from error
+
+
+def _allow_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
+
+
+def _is_private(address: Any) -> bool:
+    if isinstance(address, (str, bytes)):
+        return True
+    ip = ipaddress.ip_address(address[0].partition("%")[0])
+    return ip.is_loopback or any(ip in network for network in _TAILNET)
+
+
+def _url(address: Any) -> str:
+    if isinstance(address, (str, bytes)):
+        return f"unix:{os.fsdecode(address)}"
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
