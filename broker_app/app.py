@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
-from broker_app.dialects import Answer, Arrived
+from broker_app.agents import Role
+from broker_app.dialects import Answer, Arrived, Identity
 from broker_app.dialects.jobs import JOBS
 from broker_app.errors import BrokerError, MalformedError
 
@@ -47,10 +48,12 @@ def build_app(broker: Broker, settings: Settings, *, ts_bound: bool) -> Starlett
         return _json(200, {"ok": True, "ts_bound": ts_bound})
 
     routes = [_route("GET", "/health", health), _route("GET", "/openapi.json", _openapi)]
-    for dialect in _DIALECTS:
-        for call in dialect.calls:
-            routes.append(_route(call.method, call.path, _endpoint(broker, settings, dialect, call)))
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _crash})
+    routes += [
+        _route(call.method, call.path, _endpoint(broker, settings, dialect, call))
+        for dialect in _DIALECTS
+        for call in dialect.calls
+    ]
+    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed, Exception: _crash})
     app.router.redirect_slashes = False
     return app
 
@@ -67,7 +70,8 @@ def _endpoint(broker: Broker, settings: Settings, dialect: Dialect, call: Call) 
         command: Command | None = None
         try:
             principal, token = await broker.admit(dialect.credentials(request.headers), call.roles)
-            caller = broker.identify(principal, token, dialect.identity(request.headers))
+            identity = dialect.identity(request.headers) if principal.role is Role.WORKER else Identity()
+            caller = broker.identify(principal, token, identity)
             body = await _read_body(request, settings.max_body_bytes)
             arrived = Arrived(request.path_params, request.query_params, request.headers, body)
             command = call.parse(arrived, settings)
@@ -81,14 +85,15 @@ def _endpoint(broker: Broker, settings: Settings, dialect: Dialect, call: Call) 
 
 
 async def _read_body(request: Request, most: int) -> bytes:
-    chunks = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most:
-            raise MalformedError("request body too large", status=413)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise MalformedError("request body too large", status=413)
+    except ClientDisconnect:
+        raise MalformedError("the request's body did not arrive whole") from None
+    return bytes(body)
 
 
 @asynccontextmanager
@@ -116,9 +121,12 @@ async def _openapi(_request: Request) -> Response:
     return Response(document, media_type="application/json")
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _json(error.status_code, {"detail": error.detail}, error.headers)
+async def _not_found(_request: Request, _error: Exception) -> Response:
+    return _json(404, {"detail": "Not Found"})
+
+
+async def _not_allowed(_request: Request, error: Exception) -> Response:
+    return _json(405, {"detail": "Method Not Allowed"}, getattr(error, "headers", None))
 
 
 async def _crash(request: Request, error: Exception) -> Response:

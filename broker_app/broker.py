@@ -19,7 +19,7 @@ from broker_app.queue.queue import Queue
 from broker_app.queue.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from broker_app.dialects import Identity
     from broker_app.queue.job import Job
@@ -63,10 +63,8 @@ class Broker:
         Raises:
             WrongIdentityError: The token is bound to another name.
         """
-        if principal.role is not Role.WORKER:
-            return Caller(principal, token, Worker())
         name = principal.act_as(identity.name)
-        if name is not None:
+        if name is not None and principal.role is Role.WORKER:
             self.agents.saw(name, runner_version=identity.runner_version, capabilities=identity.capabilities)
         return Caller(principal, token, Worker(name, frozenset(identity.capabilities or ())))
 
@@ -84,23 +82,24 @@ class Broker:
         held = Lease(caller.worker.name, getattr(command, "epoch", None))
         match command:
             case commands.Submit():
-                return await self.queue.submit(command, caller.principal.name)
+                work: Awaitable[Any] = self.queue.submit(command, caller.principal.name)
             case commands.Claim():
-                return await self._claim(command, caller, hangup)
+                work = self._claim(command, caller, hangup)
             case commands.Look():
-                return await self.queue.look(command.job_id, wait=command.wait, hangup=hangup)
+                work = self.queue.look(command.job_id, wait=command.wait, hangup=hangup)
             case commands.Renew():
-                return await self.queue.renew(command.job_id, held)
+                work = self.queue.renew(command.job_id, held)
             case commands.Release():
-                return await self.queue.release(command.job_id, held, command.reason)
+                work = self.queue.release(command.job_id, held, command.reason)
             case commands.Finish():
-                return await self.queue.finish(command.job_id, held, command.result)
+                work = self.queue.finish(command.job_id, held, command.result)
             case commands.Fail():
-                return await self.queue.fail(command.job_id, held, command.error)
+                work = self.queue.fail(command.job_id, held, command.error)
             case commands.Browse():
-                return await self.queue.browse(command)
+                work = self.queue.browse(command)
             case commands.ListAgents():
-                return await self._list_agents()
+                work = self._list_agents()
+        return await work
 
     async def _claim(self, command: commands.Claim, caller: Caller, hangup: asyncio.Future[None]) -> Job | None:
         job = await self.queue.claim(caller.worker, wait=command.wait, hangup=hangup)

@@ -63,6 +63,7 @@ class Database:
         self._reader.execute("PRAGMA query_only=ON")
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._rollback_listeners: list[Operation[None]] = []
+        self._rolled_back = False
         self._synchronous = ""
         self._uncheckpointed = 0
         self._read_pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
@@ -70,7 +71,7 @@ class Database:
         self._thread.start()
 
     def on_rollback(self, listener: Operation[None]) -> None:
-        """Have a function called on the writer's thread after a rollback, to drop what it remembers."""
+        """Have a function called in the first transaction after a rollback, to read anew what it remembers."""
         self._rollback_listeners.append(listener)
 
     def write(self, operation: Operation[T], *, durable: bool = True) -> asyncio.Future[T]:
@@ -141,16 +142,21 @@ class Database:
             self._transact(batch)
         except Exception as error:
             self._roll_back()
-            if len(batch) > 1:
+            if len(batch) > 1 and not _is_busy(error):
                 for write in batch:
                     self._commit([write])
                 return
-            batch[0].error = _translated(error)
+            for write in batch:
+                write.error = _translated(error)
         self._uncheckpointed += len(batch)
 
     def _transact(self, batch: list[_Write]) -> None:
         self._synchronise("FULL" if any(write.durable for write in batch) else "NORMAL")
         self._writer.execute("BEGIN IMMEDIATE")
+        if self._rolled_back:
+            for recall in self._rollback_listeners:
+                recall(self._writer)
+            self._rolled_back = False
         for write in batch:
             write.error = None
             try:
@@ -165,10 +171,12 @@ class Database:
             self._synchronous = level
 
     def _roll_back(self) -> None:
-        if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
-        for forget in self._rollback_listeners:
-            forget(self._writer)
+        self._rolled_back = True
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            _LOG.error("rollback failed: %s", error)
 
 
 def _answer(batch: list[_Write]) -> None:
@@ -179,6 +187,11 @@ def _answer(batch: list[_Write]) -> None:
             write.future.set_exception(write.error)
         else:
             write.future.set_result(write.result)
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether another process holds the file: each further try would wait as long again."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
 
 
 def _translated(error: Exception) -> Exception:

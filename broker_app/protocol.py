@@ -32,6 +32,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Refuse one connection too many."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
             self._refuse(b"503 Service Unavailable", b'{"detail":"too many connections"}')
@@ -39,10 +40,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
         self._expect_nothing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Parse in slices, and refuse when what is parsed is not yet of use and too much."""
         for start in range(0, len(data), _SLICE):
             if self.transport.is_closing():
                 return
@@ -53,29 +56,35 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(b"431 Request Header Fields Too Large", b'{"detail":"request head too large"}')
 
     def on_message_begin(self) -> None:
+        """Give the request its time."""
         super().on_message_begin()
         self._expect_request()
 
     def on_headers_complete(self) -> None:
+        """Count anew: the head was in bounds."""
         self._unparsed = 0
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """Count the trailers, which follow the last chunk, from here."""
+        """Count anew: after the last chunk, the trailers."""
         self._unparsed = 0
 
     def on_body(self, body: bytes) -> None:
+        """Count anew: the body has its own bound."""
         self._unparsed = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        """The request has come whole."""
         self._unparsed = 0
         self._expect_nothing()
         super().on_message_complete()
 
     def _expect_request(self) -> None:
         self._expect_nothing()
-        self._deadline = self.loop.call_later(self.request_seconds, self.transport.abort)
+        self._deadline = self.loop.call_later(
+            self.request_seconds, self._refuse, b"408 Request Timeout", b'{"detail":"request not received in time"}'
+        )
 
     def _expect_nothing(self) -> None:
         if self._deadline is not None:

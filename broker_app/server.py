@@ -53,10 +53,12 @@ class DrainingServer(Server):
         self._queue = queue
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell systemd once requests are answered."""
         await super().startup(sockets)
         notify("READY=1")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain on the first signal; a second SIGINT ends the grace."""
         if self.draining:
             self.force_exit = sig == signal.SIGINT
             return

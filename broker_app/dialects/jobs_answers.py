@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from broker_app.agents import Agent, Role
 from broker_app.dialects import Answer
@@ -29,8 +29,18 @@ if TYPE_CHECKING:
     from broker_app.queue.store import Page
 
 _BAD_TOKEN = {frozenset({Role.BOT}): "bad bot token", frozenset({Role.WORKER}): "bad worker token"}
-_FULL_RETRY_SECONDS = "5"
-_STORAGE_RETRY_SECONDS = "1"
+_RETRY_SECONDS = "2"
+# The first match counts: a kind stands before the kinds that it belongs to.
+_STATUSES = {
+    WrongIdentityError: 403,
+    JobNotFoundError: 404,
+    LeaseLostError: 409,
+    NotRunningError: 409,
+    QueueFullError: 429,
+    TooManySubmissionsError: 429,
+    StorageFullError: 507,
+    DatabaseError: 503,
+}
 
 
 def job_object(job: Job) -> dict[str, Any]:
@@ -110,44 +120,40 @@ def agents(_command: Command, known: list[tuple[Agent, bool, list[str]]]) -> Ans
 
 def refused(error: Exception, call: Call, command: Command | None) -> Answer:
     """The answer to an error, in the seed's form `{"detail": ...}`. Raises any that it does not know."""
-    match error:
-        case MalformedError():
-            return Answer(error.status, {"detail": _malformed(error)})
-        case UnauthorisedError():
-            return _detail(401, _BAD_TOKEN.get(call.roles, "bad token"))
-        case WrongIdentityError():
-            return _detail(403, error)
-        case JobNotFoundError():
-            return _detail(404, error)
-        case LeaseLostError() | NotRunningError() if isinstance(command, Finish | Fail) and command.epoch is None:
-            return _unfenced(error, command)
-        case LeaseLostError() | NotRunningError():
-            return _detail(409, error)
-        case QueueFullError():
-            return _detail(429, error, retry_after=_FULL_RETRY_SECONDS)
-        case TooManySubmissionsError():
-            return _detail(429, error, retry_after=str(math.ceil(error.retry_after)))
-        case StorageFullError():
-            return _detail(507, error, retry_after=_STORAGE_RETRY_SECONDS)
-        case DatabaseError():
-            return _detail(503, error, retry_after=_STORAGE_RETRY_SECONDS)
+    if isinstance(error, MalformedError):
+        return Answer(error.status, {"detail": _malformed(error)})
+    if isinstance(error, UnauthorisedError):
+        return Answer(401, {"detail": _BAD_TOKEN.get(call.roles, "bad token")})
+    if isinstance(error, LeaseLostError | NotRunningError) and _is_unfenced_report(command):
+        return _unfenced(error, command)
+    for kind, status in _STATUSES.items():
+        if isinstance(error, kind):
+            return Answer(status, {"detail": str(error)}, _retry_after(error))
     raise error
+
+
+def _is_unfenced_report(command: Command | None) -> TypeGuard[Finish | Fail]:
+    return isinstance(command, Finish | Fail) and command.epoch is None
+
+
+def _retry_after(error: Exception) -> dict[str, str]:
+    if isinstance(error, TooManySubmissionsError):
+        return {"retry-after": str(math.ceil(error.retry_after))}
+    if isinstance(error, QueueFullError | DatabaseError):
+        return {"retry-after": _RETRY_SECONDS}
+    return {}
 
 
 def _unfenced(error: LeaseLostError | NotRunningError, command: Finish | Fail) -> Answer:
     """A report without an epoch gets the seed's words: 400 when nobody runs the job, else a note."""
     if isinstance(error, NotRunningError):
-        return _detail(400, error)
+        return Answer(400, {"detail": str(error)})
     report = "result" if isinstance(command, Finish) else "fail"
     return _ignored(error.job, f"held by another worker; {report} ignored")
 
 
 def _ignored(job: Job, note: str) -> Answer:
     return Answer(200, {"ok": True, "status": job.status, "note": note})
-
-
-def _detail(status: int, detail: object, *, retry_after: str | None = None) -> Answer:
-    return Answer(status, {"detail": str(detail)}, {} if retry_after is None else {"retry-after": retry_after})
 
 
 def _malformed(error: MalformedError) -> str | list[dict[str, Any]]:

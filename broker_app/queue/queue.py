@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker_app.errors import DatabaseError
@@ -169,7 +170,7 @@ class Queue:
                 return _LONGEST_SLEEP
             if expiry > now:
                 return min(max(expiry - now, _SHORTEST_SLEEP), _LONGEST_SLEEP)
-            for job in await self._store.expire(now, lambda job, now=now: transitions.expire(job, now)):
+            for job in await self._store.expire(now, partial(transitions.expire, now=now)):
                 _LOG.warning("lease lost: job %s (%s) is %s", job.id, job.command, job.outcome or job.status)
 
     async def _take(self, worker: Worker) -> Job | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from broker_app.queue.store import Listener, Transition
 
 _EXPIRE_BATCH = 500
+_PAGE_CHARACTERS = 2**20
 _INSERT = """
 INSERT INTO jobs (id, command, payload, requires, agent, needs, created_at, lease_seconds, max_deliveries,
     status, lease_epoch, attempts)
@@ -137,9 +138,7 @@ class SqliteStore:
             "limit": query.limit + 1,
             "before": query.before or _END,
         }
-        rows = await self._database.read(lambda connection: connection.execute(statement, values).fetchall())
-        before = rows[query.limit - 1]["n"] if len(rows) > query.limit else None
-        return Page(tuple(_job(row) for row in rows[: query.limit]), before)
+        return await self._database.read(lambda connection: _page(connection.execute(statement, values), query.limit))
 
     async def running(self) -> dict[str, list[str]]:
         """See `Store`."""
@@ -198,6 +197,19 @@ def _find(connection: sqlite3.Connection, job_id: str) -> Job:
     if row is None:
         raise JobNotFoundError
     return _job(row)
+
+
+def _page(rows: sqlite3.Cursor, limit: int) -> Page:
+    """As many rows as the limits allow, and a position if there are more."""
+    jobs: list[Job] = []
+    size = n = 0
+    for row in rows:
+        if len(jobs) == limit or size >= _PAGE_CHARACTERS:
+            return Page(tuple(jobs), n)
+        job, n = _job(row), row["n"]
+        jobs.append(job)
+        size += len(job.payload) + len(job.result or "") + len(job.error or "")
+    return Page(tuple(jobs), None)
 
 
 def _route(agent: str | None, needs: str) -> Route:
