@@ -33,8 +33,8 @@ _FIRST_NUMBER = 11
 
 
 def default_name() -> str:
-    """Return the lab's name for this checkout: two checkouts have two labs."""
-    return f"lab-{hashlib.sha256(str(_PROJECT).encode()).hexdigest()[:6]}"
+    """Return OPENCLAW_LAB, or the lab's name for this checkout: two checkouts have two labs."""
+    return os.environ.get("OPENCLAW_LAB") or f"lab-{hashlib.sha256(str(_PROJECT).encode()).hexdigest()[:6]}"
 
 
 class Lab:
@@ -97,6 +97,9 @@ class Lab:
 
         A host that exists is booted where it is off, and left alone else.
         """
+        hosts = list(hosts)
+        for name, base, _ in hosts:
+            _check_host(name, base)
         self._prepare()
         created = [self._create(*host) for host in hosts]
         self.write_address_book()
@@ -105,8 +108,6 @@ class Lab:
         return created
 
     def _create(self, name: str, base: str, group: str) -> Machine:
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
-            raise LabError(f"host name {name!r}: use small letters, digits and hyphens, a letter first")
         existing = {machine.name: machine for machine in self.machines()}
         if name in existing:
             return existing[name]
@@ -215,6 +216,13 @@ class Lab:
                 continue
             if visitor:
                 os.kill(int(process.name), signal.SIGKILL)
+
+
+def _check_host(name: str, base: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+        raise LabError(f"host name {name!r}: use small letters, digits and hyphens, a letter first")
+    if base not in image.SUITES:
+        raise LabError(f"no image {base!r}; there are: {', '.join(image.SUITES)}")
 
 
 _JOIN_AND_RUN = """

@@ -35,10 +35,9 @@ def apt_options() -> list[str]:
 
 def allowed_hosts() -> set[str]:
     """Return the names of all hosts that this machine's apt, pip and npm fetch packages from."""
-    uris = _output("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
-    hosts = {
-        urlsplit(uri).hostname for uri in (*uris, *_pip_uris(), _output("npm", "config", "get", "registry").strip())
-    }
+    apt = _output("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
+    npm = _output("npm", "--logs-max=0", "config", "get", "registry").split()
+    hosts = {urlsplit(uri).hostname for uri in (*apt, *_pip_uris(), *npm)}
     return {host for host in hosts if host} | _pip_default_hosts()
 
 

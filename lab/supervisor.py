@@ -71,8 +71,13 @@ def _command(machine: Machine) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    # Without this /proc/sys/net is read-only for a host whose namespace was made outside it.
-    return {"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+    return {
+        "PATH": os.environ["PATH"],
+        # Else /proc/sys/net is read-only for a host whose namespace was made outside it.
+        "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
+        # A crash would leave the lock's file; that a host runs once is the lab's to see to.
+        "SYSTEMD_NSPAWN_LOCK": "0",
+    }
 
 
 if __name__ == "__main__":

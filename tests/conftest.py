@@ -1,0 +1,49 @@
+"""What all tests share: the table of areas, and the rule that CI skips nothing that needs the lab."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+_TESTS = Path(__file__).parent
+_LAB_AREAS = {"acceptance", "lab", "molecule"}
+_OUTCOMES = ("passed", "failed", "skipped")
+
+
+class Areas:
+    """Counts outcomes and seconds by area: the first folder below tests/."""
+
+    def __init__(self) -> None:
+        self.outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        area = Path(report.nodeid.partition("::")[0]).parts[1]
+        self.seconds[area] += report.duration
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[area][report.outcome] += 1
+
+    def skipped_in_lab(self) -> list[str]:
+        return sorted(area for area in _LAB_AREAS if self.outcomes[area]["skipped"])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if os.environ.get("CI") and self.skipped_in_lab() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        write = terminalreporter.write_line
+        write("")
+        write("area        · " + " · ".join(f"{outcome:>7}" for outcome in _OUTCOMES) + " · seconds")
+        for area in sorted(self.outcomes):
+            counts = " · ".join(f"{self.outcomes[area][outcome]:7}" for outcome in _OUTCOMES)
+            write(f"{area:<11} · {counts} · {self.seconds[area]:7.1f}")
+        if os.environ.get("CI") and self.skipped_in_lab():
+            write(f"CI must not skip in: {', '.join(self.skipped_in_lab())}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Areas())

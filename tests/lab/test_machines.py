@@ -1,0 +1,144 @@
+"""Hosts of the lab behave as servers do."""
+
+from __future__ import annotations
+
+import fcntl
+
+import pytest
+
+from lab import network
+from lab.errors import CommandFailedError
+from tests.support.lab import TestLab
+
+BOTH = pytest.mark.parametrize("host", ["debian12", "debian13"])
+
+
+@BOTH
+def test_a_real_systemd_started_everything(lab: TestLab, host: str) -> None:
+    machine = lab.machine(host)
+    assert machine.ssh("cat /proc/1/comm; systemctl is-system-running").split() == ["systemd", "running"]
+    assert f'VERSION_ID="{host.removeprefix("debian")}"' in machine.ssh("cat /etc/os-release")
+
+
+@BOTH
+def test_a_reboot_is_orderly_and_keeps_the_disk(lab: TestLab, host: str) -> None:
+    machine = lab.machine(host)
+    machine.ssh("sudo systemd-run --quiet --unit=farewell --property=ExecStop='touch /root/farewell' sleep infinity")
+    before = machine.ssh("cat /proc/sys/kernel/random/boot_id; touch kept")
+    lab.run("reboot", host)
+    assert machine.ssh("cat /proc/sys/kernel/random/boot_id; ls kept") != before
+    assert machine.ssh("sudo ls /root/farewell; sudo rm /root/farewell; sudo journalctl --list-boots | wc -l")
+
+
+def test_a_stop_is_orderly_and_a_crash_is_not(lab: TestLab) -> None:
+    machine = lab.machine("debian12")
+    unit = "sudo systemd-run --quiet --unit=farewell --property=ExecStop='touch /root/farewell' sleep infinity"
+    for verb, said_farewell in (("crash", False), ("stop", True)):
+        machine.ssh(f"sudo rm -f /root/farewell; {unit}")
+        lab.run(verb, "debian12")
+        assert not machine.is_running
+        lab.run("start", "debian12")
+        assert ("farewell" in machine.ssh("sudo ls /root")) is said_farewell
+
+
+def test_a_cut_host_cannot_be_reached_until_it_is_healed(lab: TestLab) -> None:
+    machine = lab.machine("debian13")
+    lab.run("cut", "debian13")
+    with pytest.raises(CommandFailedError):
+        machine.ssh("true")
+    lab.run("heal", "debian13")
+    machine.wait()
+
+
+def test_a_restored_host_is_as_it_was(lab: TestLab) -> None:
+    machine = lab.machine("debian13")
+    machine.ssh("touch kept; sync")
+    lab.run("snapshot", "debian13", "before")
+    machine.ssh("rm kept; touch new; sudo rm /etc/issue")
+    lab.run("restore", "debian13", "before")
+    assert machine.ssh("ls").split() == ["kept"]
+    assert machine.ssh("ls /etc/issue")
+    assert "no snapshot 'other'" in lab.command("restore", "debian13", "other").stderr
+
+
+def test_a_host_with_another_key_is_refused(lab: TestLab) -> None:
+    machine = lab.machine("debian12")
+    true_keys = lab.lab.known_hosts.read_text()
+    other_key = lab.machine("debian13").host_key
+    lab.lab.known_hosts.write_text(f"{machine.name},{machine.address} {other_key}\n")
+    try:
+        with pytest.raises(CommandFailedError, match="Host key verification failed"):
+            machine.ssh("true")
+    finally:
+        lab.lab.known_hosts.write_text(true_keys)
+
+
+@BOTH
+def test_the_limits_that_units_are_given_are_enforced(lab: TestLab, host: str) -> None:
+    machine = lab.machine(host)
+    scope = "sudo systemd-run --quiet --wait --pipe --property"
+    with pytest.raises(CommandFailedError):
+        machine.ssh(f"{scope} MemoryMax=64M --property MemorySwapMax=0 python3 -c 'bytearray(200 << 20)'")
+    forks = "for i in $(seq 20); do sleep 5 & done"
+    with pytest.raises(CommandFailedError, match=r"(?i)fork"):
+        machine.ssh(f"{scope} TasksMax=5 bash -c '{forks}'")
+    with pytest.raises(CommandFailedError):
+        machine.ssh(f"{scope} IPAddressDeny=any ping -c 1 -W 1 {lab.lab.gateway}")
+
+
+@BOTH
+def test_packages_are_the_only_thing_from_outside(lab: TestLab, host: str) -> None:
+    machine = lab.machine(host)
+    machine.ssh("sudo apt-get update -qq")
+    proxied = f"curl -sS --max-time 5 --proxy {lab.lab.proxy_url} https://example.com"
+    with pytest.raises(CommandFailedError, match="403"):
+        machine.ssh(proxied)
+    with pytest.raises(CommandFailedError, match=r"(?i)resol"):
+        machine.ssh("curl -sS --max-time 2 http://example.com")
+    assert "denied CONNECT example.com:443" in lab.lab.proxy_log.read_text()
+
+
+def test_labs_do_not_meet(lab: TestLab) -> None:
+    other = TestLab("test-other")
+    other.run("down")
+    try:
+        other.run("create", "debian12")
+        neighbour = other.machine("debian12")
+        assert neighbour.address != lab.machine("debian12").address
+        with pytest.raises(CommandFailedError):
+            lab.machine("debian12").ssh(f"ping -c 1 -W 1 {neighbour.address}")
+        assert lab.machine("debian12").ssh(f"ping -c 1 -W 1 {lab.machine('debian13').address}")
+    finally:
+        other.run("down")
+    assert lab.machine("debian12").is_running
+
+
+def test_two_commands_do_not_change_a_lab_at_once(lab: TestLab) -> None:
+    with (lab.lab.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = lab.command("start", "debian12")
+    assert refused.returncode == 1
+    assert "another command is at work" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("start", "nobody"), "no host 'nobody'; it has: debian12, debian13"),
+        (("create", "new:windows"), "no image 'windows'; there are: debian-12, debian-13"),
+        (("create", "NEW"), "host name 'NEW'"),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_line(lab: TestLab, arguments: tuple[str, ...], message: str) -> None:
+    refused = lab.command(*arguments)
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_socket_stays_in_the_namespace_it_was_opened_in(lab: TestLab) -> None:
+    machine = lab.machine("debian12")
+    with network.tcp_socket(machine.namespace) as inside:
+        inside.settimeout(5)
+        inside.connect((machine.address, 22))
+        assert inside.recv(4) == b"SSH-"

@@ -1,0 +1,60 @@
+"""A lab for tests, used through its command line as a person would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.lab import Lab
+
+if TYPE_CHECKING:
+    from lab.machines import Machine
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def missing() -> str | None:
+    """Return what this machine lacks for a lab, or None."""
+    if sys.platform != "linux":
+        return f"the lab needs Linux, this is {sys.platform}"
+    if os.geteuid() != 0:
+        return "the lab needs root"
+    lacking = [program for program in ("systemd-nspawn", "mmdebstrap", "nsenter", "nc") if not shutil.which(program)]
+    if lacking:
+        return f"the lab needs {', '.join(lacking)}: run scripts/setup"
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        return "the lab needs overlayfs"
+    return None
+
+
+class TestLab:
+    """One named lab: commands on it, and its hosts."""
+
+    __test__ = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lab = Lab(name)
+
+    def command(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lab", "--lab", self.name, *arguments],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def run(self, *arguments: str, timeout: float = 300) -> str:
+        """Run a command that must succeed."""
+        done = self.command(*arguments, timeout=timeout)
+        assert done.returncode == 0, f"lab {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def machine(self, name: str) -> Machine:
+        return self.lab.machine(name)
