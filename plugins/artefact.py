@@ -109,9 +109,7 @@ def locked(lock: str, target: Target) -> str:
 def sources(project: Path, app: str) -> dict[str, bytes]:
     """Return the files of the app by their path in the release, compiled ones left out."""
     found = sorted(path for path in (project / f"{app}_app").rglob("*") if path.is_file())
-    return {
-        f"lib/{path.relative_to(project)}": path.read_bytes() for path in found if "__pycache__" not in path.parts
-    }
+    return {f"lib/{path.relative_to(project)}": path.read_bytes() for path in found if "__pycache__" not in path.parts}
 
 
 def digest(files: dict[str, bytes], requirements: str, target: Target) -> str:

@@ -43,9 +43,7 @@ class ActionModule(ActionBase):
             source = self._find_needle("templates", name)
         except AnsibleError as error:
             raise AnsibleActionFail(f"template {name} not found: {error}") from error
-        templar = self._templar.copy_with_new_env(
-            searchpath=[str(Path(source).parent)], available_variables=variables
-        )
+        templar = self._templar.copy_with_new_env(searchpath=[str(Path(source).parent)], available_variables=variables)
         text = trust_as_template(self._loader.get_text_file_contents(source))
         overrides = {"trim_blocks": True, "lstrip_blocks": True}
         return str(templar.template(text, escape_backslashes=False, overrides=overrides) or "")

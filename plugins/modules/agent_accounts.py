@@ -58,7 +58,7 @@ author: openclaw-fleet
 
 RETURN = r"""
 actions:
-  description: What was (or in check mode would be) done, as C(agent: action).
+  description: "What was (or in check mode would be) done, as C(agent: action)."
   returned: always
   type: list
 """
@@ -89,7 +89,8 @@ def bytes_of(memory: str) -> int:
     match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", memory)
     if not match:
         raise AccountError(f"limits.memory '{memory}' must be bytes, or a number with K, M, G or T.")
-    return int(match[1]) * 1024 ** " KMGT".index(match[2] or " ") // PAGE * PAGE
+    unit: int = 1024 ** " KMGT".index(match[2] or " ")
+    return int(match[1]) * unit // PAGE * PAGE
 
 
 def percent_of(cpu: str) -> int:
@@ -308,6 +309,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)
     host = Host(check_mode=module.check_mode)
     try:
         host.present(module.params["agents"])

@@ -203,7 +203,7 @@ def check(path: Path, candidate: Path, validate: str) -> None:
     Raises:
         PlacementError: The command refused it; its output is in the message.
     """
-    argv = [str(candidate) if word == "%s" else word for word in shlex.split(validate)]
+    argv = [word.replace("%s", str(candidate)) for word in shlex.split(validate)]
     run = subprocess.run(argv, capture_output=True, text=True, check=False)
     if run.returncode:
         raise PlacementError(f"{path}: refused by '{validate}': {(run.stderr or run.stdout).strip()}")
@@ -257,6 +257,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)
     diffs: list[dict[str, str]] = []
     changed: list[str] = []
     try:

@@ -236,6 +236,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)
     try:
         module.exit_json(**run(module.params, check_mode=module.check_mode))
     except (OSError, ReleaseError) as error:

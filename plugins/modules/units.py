@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import shlex
 import subprocess
@@ -18,8 +19,8 @@ module: units
 short_description: Enable, start, restart and stop units of the system and of users
 description:
   - Handles units in the order of the list, with a daemon-reload of their manager when systemd asks for one.
-  - Whether a unit must be restarted follows from the host alone, its start against the age of the files it read
-    at its start. So an interrupted run is made good by the next one.
+  - Whether a unit must be restarted follows from the host alone, which knows when the unit started and when the
+    files changed that it reads at its start. So an interrupted run is made good by the next one.
 options:
   units:
     description: The units, in this order.
@@ -59,7 +60,7 @@ author: openclaw-fleet
 
 RETURN = r"""
 actions:
-  description: What was (or in check mode would be) done, as C(unit: verb) or C(user/unit: verb).
+  description: "What was (or in check mode would be) done, as C(unit: verb) or C(user/unit: verb)."
   returned: always
   type: list
 """
@@ -140,8 +141,7 @@ def plan(entry: dict[str, Any], unit: Unit, newest: float) -> list[str]:
 
 def newest_change(paths: list[str]) -> float:
     """Return the newest modification time of the paths, links themselves included; 0 if there are none."""
-    times = [Path(path).lstat().st_mtime for path in paths if Path(path).exists()]
-    return max(times, default=0.0)
+    return max((Path(path).lstat().st_mtime for path in paths if os.path.lexists(path)), default=0.0)
 
 
 def _systemctl(user: str | None, *words: str) -> subprocess.CompletedProcess[str]:
@@ -199,36 +199,32 @@ def label(entry: dict[str, Any]) -> str:
     return f"{entry['user']}/{entry['name']}" if entry["user"] else str(entry["name"])
 
 
-def handle(entry: dict[str, Any], *, check_mode: bool) -> list[str]:
-    """Bring one unit into the wanted state; return the verbs that took (or would take) place.
+def verbs_for(entry: dict[str, Any], *, check_mode: bool) -> list[str]:
+    """Return what one unit needs; in check mode also on a host that has neither the unit nor the user yet.
 
     Raises:
-        UnitError: It cannot be.
+        UnitError: The unit must run and cannot.
     """
+    fresh = ["enable", "start"] if entry["state"] == "started" else []
     try:
         unit = show(entry)
-        missing = unit.load == "not-found"
     except UnitError:
-        if not check_mode:
-            raise
-        missing = True
-    if check_mode and missing:
-        # On a host where nothing is installed yet, neither unit nor user exists.
-        return ["enable", "start"] if entry["state"] == "started" else []
-    if missing and entry["state"] == "started":
+        if check_mode:
+            return fresh
+        raise
+    if unit.load == "not-found" and entry["state"] == "started":
+        if check_mode:
+            return fresh
+        # The manager may not have looked since the file was placed.
         apply(entry, "daemon-reload")
         unit = show(entry)
         if unit.load == "not-found":
             raise UnitError("there is no such unit on the host.")
-    verbs = plan(entry, unit, newest_change(entry["newer_than"]))
-    if not check_mode:
-        for verb in verbs:
-            apply(entry, verb)
-    return verbs
+    return plan(entry, unit, newest_change(entry["newer_than"]))
 
 
 def main() -> None:
-    """Run as an Ansible module."""
+    """Run as an Ansible module: every unit gets its turn, and the failures are told together."""
     module = AnsibleModule(
         argument_spec={
             "units": {"type": "list", "elements": "dict", "required": True, "options": SUBOPTIONS},
@@ -236,14 +232,20 @@ def main() -> None:
         supports_check_mode=True,
     )
     actions: list[str] = []
+    failures: list[str] = []
     for entry in module.params["units"]:
         try:
-            verbs = handle(entry, check_mode=module.check_mode)
+            for verb in verbs_for(entry, check_mode=module.check_mode):
+                if not module.check_mode:
+                    apply(entry, verb)
+                actions.append(f"{label(entry)}: {verb}")
         except UnitError as error:
-            module.fail_json(msg=f"{label(entry)}: {error}", changed=bool(actions), actions=actions)
-        actions += [f"{label(entry)}: {verb}" for verb in verbs]
+            failures.append(f"{label(entry)}: {error}")
     diff = {"before": "", "after": "".join(f"{action}\n" for action in actions)}
-    module.exit_json(changed=bool(actions), actions=actions, diff=diff)
+    result = {"changed": bool(actions), "actions": actions, "diff": diff}
+    if failures:
+        module.fail_json(msg="\n".join(failures), **result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":
