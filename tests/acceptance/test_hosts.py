@@ -1,0 +1,151 @@
+"""The converged hosts as an outside auditor sees them."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.fleet import TestFleet
+
+NODES = ("broker-1", "agents-1", "agents-2")
+PLACES = {"agent1": "agents-1", "agent2": "agents-1", "agent3": "agents-2"}
+ON_EVERY_NODE = pytest.mark.parametrize("node", NODES)
+FOR_EVERY_AGENT = pytest.mark.parametrize(("agent", "node"), PLACES.items())
+
+
+def _listeners(fleet: TestFleet, node: str) -> set[str]:
+    sockets = fleet.host(node).run_expect([0], "ss -Hltun").stdout.splitlines()
+    return {line.split()[4] for line in sockets}
+
+
+def test_the_broker_listens_where_it_was_told_and_nowhere_else(fleet: TestFleet) -> None:
+    address = fleet.lab.machine("broker-1").address
+    assert _listeners(fleet, "broker-1") == {"0.0.0.0:22", "[::]:22", "127.0.0.1:8000", f"{address}:8000"}
+
+
+@pytest.mark.parametrize("node", ["agents-1", "agents-2"])
+def test_a_runners_node_listens_for_ssh_alone(fleet: TestFleet, node: str) -> None:
+    assert _listeners(fleet, node) == {"0.0.0.0:22", "[::]:22"}
+
+
+def _can_connect(fleet: TestFleet, source: str | None, node: str, port: int) -> bool:
+    address = fleet.lab.machine(node).address
+    if source:
+        status: int = fleet.host(source).run(f"timeout 2 bash -c '</dev/tcp/{address}/{port}'").rc
+        return status == 0
+    probe = ["nsenter", f"--net={fleet.lab.lab.namespace}", "nc", "-z", "-w", "2", address, str(port)]
+    return subprocess.run(probe, check=False).returncode == 0
+
+
+def test_only_runners_nodes_reach_the_broker(fleet: TestFleet) -> None:
+    assert _can_connect(fleet, "agents-1", "broker-1", 8000)
+    assert _can_connect(fleet, "agents-2", "broker-1", 8000)
+    assert not _can_connect(fleet, None, "broker-1", 8000)
+    assert _can_connect(fleet, None, "broker-1", 22)
+
+
+@ON_EVERY_NODE
+def test_a_port_nobody_allowed_is_closed(fleet: TestFleet, node: str) -> None:
+    host = fleet.host(node)
+    host.run_expect([0], "systemd-run --quiet --unit=open-port python3 -m http.server 8099")
+    try:
+        host.run_expect([0], "timeout 10 bash -c 'until </dev/tcp/127.0.0.1/8099; do :; done' 2>/dev/null")
+        assert not _can_connect(fleet, None, node, 8099)
+    finally:
+        host.run_expect([0], "systemctl stop open-port")
+
+
+@ON_EVERY_NODE
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("root@", "-o", "PreferredAuthentications=publickey"),
+        ("deploy@", "-o", "PreferredAuthentications=password,keyboard-interactive"),
+    ],
+)
+def test_root_and_passwords_do_not_get_in(fleet: TestFleet, node: str, options: tuple[str, ...]) -> None:
+    user, *rest = options
+    done = subprocess.run(
+        ["ssh", "-F", str(fleet.lab.lab.ssh_config), *rest, f"{user}{node}", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 255
+    assert "Permission denied" in done.stderr
+
+
+@FOR_EVERY_AGENT
+def test_an_agent_is_a_user_of_its_own(fleet: TestFleet, agent: str, node: str) -> None:
+    host = fleet.host(node)
+    assert host.user(agent).exists
+    assert "sudo" not in host.user(agent).groups
+    assert host.run(f"sudo -u {agent} sudo -n true").rc != 0
+    assert host.file(f"/home/{agent}").mode & 0o007 == 0
+    assert host.run_expect([0], f"loginctl show-user {agent} -p Linger").stdout.strip() == "Linger=yes"
+    assert host.run_expect([0], f"systemctl --user -M {agent}@ is-active openclaw-runner").stdout.strip() == "active"
+
+
+@FOR_EVERY_AGENT
+def test_a_credential_is_its_agents_alone(fleet: TestFleet, agent: str, node: str) -> None:
+    host = fleet.host(node)
+    credential = host.file(f"/etc/openclaw/agents/{agent}/worker-token")
+    assert (credential.user, credential.mode) == (agent, 0o400)
+    others = [other for other, place in PLACES.items() if place == node and other != agent]
+    for other in (*others, "deploy", "nobody"):
+        assert host.run(f"sudo -u {other} cat {credential.path}").rc != 0
+    folder = host.file(f"/etc/openclaw/agents/{agent}")
+    assert (folder.user, folder.mode) == ("root", 0o755)
+
+
+@FOR_EVERY_AGENT
+def test_an_agent_cannot_change_the_release_it_runs(fleet: TestFleet, agent: str, node: str) -> None:
+    host = fleet.host(node)
+    release = host.run_expect([0], f"readlink -f /opt/openclaw/agents/{agent}/current").stdout.strip()
+    assert release.startswith("/opt/openclaw/releases/runner/0.1.0-")
+    for path in (release, f"{release}/lib/runner_app/__main__.py", f"/opt/openclaw/agents/{agent}"):
+        assert host.run(f"sudo -u {agent} test -w {path}").rc != 0
+
+
+@ON_EVERY_NODE
+def test_no_secret_shows(fleet: TestFleet, node: str) -> None:
+    """No credential stands in a unit, an environment, a command line, the journal or a file that others may read."""
+    host = fleet.host(node)
+    files = host.run_expect([0], "find /etc/openclaw -type f -name '*-token'").stdout.split()
+    assert files
+    for file in files:
+        searched = (
+            f'secret=$(cat {file}); test -n "$secret"; '
+            'grep -rslF -- "$secret" /etc /run/systemd /usr/local /opt/openclaw /home /var/lib /var/log /tmp '
+            '/proc/[0-9]*/environ /proc/[0-9]*/cmdline; journalctl --no-pager -o json | grep -cF -- "$secret"'
+        )
+        found = [line for line in host.run(f"bash -c '{searched}'").stdout.split() if "/credentials/" not in line]
+        assert found == [file, "0"], file
+
+
+@ON_EVERY_NODE
+def test_time_and_updates_are_looked_after(fleet: TestFleet, node: str) -> None:
+    host = fleet.host(node)
+    assert host.package("unattended-upgrades").is_installed
+    enabled = host.run_expect([0], "apt-config dump APT::Periodic::Unattended-Upgrade").stdout
+    assert '"1"' in enabled
+
+
+@pytest.mark.parametrize("node", ["agents-1", "agents-2"])
+def test_agents_work_again_by_themselves_after_a_reboot(fleet: TestFleet, node: str) -> None:
+    fleet.lab.run("reboot", node)
+    for agent in (agent for agent, place in PLACES.items() if place == node):
+        done = fleet.fleet("task", agent, '{"type":"exec","command":"id -un"}', timeout=120)
+        assert (done.returncode, done.stdout) == (0, f"{agent}\n"), done.stderr
+
+
+def test_the_broker_serves_again_by_itself_after_a_reboot(fleet: TestFleet) -> None:
+    before = fleet.status()
+    fleet.lab.run("reboot", "broker-1")
+    after = fleet.status()
+    jobs = {agent: facts["last_job"]["id"] for agent, facts in before.items()}
+    assert {agent: facts["last_job"]["id"] for agent, facts in after.items()} == jobs
+    assert fleet.fleet("task", "agent1", '{"type":"ping","payload":"again"}').stdout == "pong: again\n"

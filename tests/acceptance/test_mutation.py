@@ -1,0 +1,89 @@
+"""What somebody changed by hand is found, reported and put right, and nothing else is touched."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.support.fleet import TestFleet
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One thing of a role that is spoilt on a host: a shell command, and the file it spoils."""
+
+    role: str
+    node: str
+    spoil: str
+    path: str
+
+
+_RUNNER_ENV = "/etc/openclaw/agents/agent1/runner.env"
+MUTATIONS = [
+    Mutation("base", "agents-2", "echo '# by hand' >> {path}", "/etc/nftables.conf"),
+    Mutation("base", "agents-2", "systemctl disable --quiet nftables", "nftables.service"),
+    Mutation("base", "agents-2", "chmod 0666 {path}", "/etc/ssh/sshd_config.d/40-openclaw.conf"),
+    Mutation("broker", "broker-1", "echo 'LEASE_SECONDS=1' >> {path}", "/etc/openclaw/broker.env"),
+    Mutation("broker", "broker-1", "echo '# by hand' >> {path}", "/etc/systemd/system/openclaw-broker.service"),
+    Mutation("broker", "broker-1", "chmod 0755 {path}", "/etc/openclaw/operator-token"),
+    Mutation("runner", "agents-1", "echo 'WORKER_ID=somebody' >> {path}", _RUNNER_ENV),
+    Mutation("runner", "agents-1", "echo '# by hand' >> {path}", "/etc/systemd/user/openclaw-runner.service"),
+    Mutation("runner", "agents-1", "chmod 0644 {path}", "/etc/openclaw/agents/agent2/worker-token"),
+]
+
+
+def _state(fleet: TestFleet, mutation: Mutation) -> str:
+    host = fleet.host(mutation.node)
+    if not mutation.path.startswith("/"):
+        return str(host.run(f"systemctl is-enabled {mutation.path}").stdout)
+    return str(host.run_expect([0], f"stat -c '%a %U' {mutation.path}; sha256sum {mutation.path}").stdout)
+
+
+def test_the_next_run_repairs_exactly_what_was_changed(fleet: TestFleet) -> None:
+    good = {mutation: _state(fleet, mutation) for mutation in MUTATIONS}
+    for mutation in MUTATIONS:
+        fleet.host(mutation.node).run_expect([0], mutation.spoil.format(path=mutation.path))
+        assert _state(fleet, mutation) != good[mutation], mutation
+
+    announced = fleet.playbook("--check", "--diff")
+    assert announced.returncode == 0, announced.stdout
+    assert {mutation for mutation in MUTATIONS if _state(fleet, mutation) == good[mutation]} == set()
+    repaired = fleet.playbook("--diff")
+    assert repaired.returncode == 0, repaired.stdout
+    assert {mutation: _state(fleet, mutation) for mutation in MUTATIONS} == good
+
+    changed = _changed(repaired.stdout)
+    assert {task.partition(" : ")[0] for task, _ in changed} == {"base", "broker", "runner"}
+    assert {host for _, host in changed} == {"broker-1", "agents-1", "agents-2"}
+    assert {
+        role: {host for task, host in changed if task.startswith(role)} for role in ("base", "broker", "runner")
+    } == {
+        "base": {"agents-2"},
+        "broker": {"broker-1"},
+        "runner": {"agents-1"},
+    }
+    for mutation in MUTATIONS:
+        assert mutation.path in announced.stdout, f"--check --diff did not announce {mutation.path}"
+        assert mutation.path in repaired.stdout, f"the run did not report {mutation.path}"
+    assert _changed(fleet.playbook().stdout) == []
+
+
+def _changed(output: str) -> list[tuple[str, str]]:
+    """Return (task, host) for everything that a run reported as changed, handlers left out."""
+    found: list[tuple[str, str]] = []
+    task = ""
+    for line in output.splitlines():
+        if heading := re.match(r"^(TASK|RUNNING HANDLER) \[(.*)\]", line):
+            task = heading[2]
+        elif change := re.match(r"^changed: \[([^ \]]+)", line):
+            found.append((task, change[1]))
+    return found
+
+
+@pytest.mark.parametrize("node", ["broker-1", "agents-1", "agents-2"])
+def test_everything_is_healthy_after_the_repair(fleet: TestFleet, node: str) -> None:
+    assert fleet.host(node).run("systemctl is-system-running").stdout == "running\n"

@@ -1,0 +1,77 @@
+"""What a person sees who brings a fleet up and uses it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.acceptance.conftest import Deployment
+    from tests.support.fleet import TestFleet
+
+AGENTS = {"agent1": "agents-1", "agent2": "agents-1", "agent3": "agents-2"}
+
+
+def test_up_ends_with_every_agent_having_done_a_job(deployment: Deployment) -> None:
+    rows = {line.split()[0]: line for line in deployment.first.splitlines() if line.strip().startswith("agent")}
+    for agent, node in AGENTS.items():
+        assert re.search(rf"{agent} +{node} +0\.1\.0 +idle +done in \d+\.\d s   exec: uname -sr → Linux ", rows[agent])
+    assert re.search(r"broker   http://127\.0\.0\.1:\d+   stop: make down   look around: ", deployment.first)
+
+
+def test_every_step_is_one_line_with_its_time(deployment: Deployment) -> None:
+    steps = re.findall(r"^(image|hosts|deployment|first jobs) .* \d+\.\d s$", deployment.first, re.MULTILINE)
+    assert set(steps) == {"image", "hosts", "deployment", "first jobs"}
+
+
+def test_a_second_up_changes_nothing(deployment: Deployment) -> None:
+    assert "changed=0 on 3 hosts" in deployment.second
+
+
+def test_status_tells_programs_the_same(fleet: TestFleet) -> None:
+    status = fleet.status()
+    assert {name: facts["node"] for name, facts in status.items()} == AGENTS
+    for facts in status.values():
+        assert facts["runner"] == "0.1.0"
+        assert facts["state"] == "idle"
+        assert facts["last_job"]["status"] == "done"
+
+
+def test_a_task_prints_what_the_agent_printed(fleet: TestFleet) -> None:
+    done = fleet.fleet("task", "agent3", '{"type":"exec","command":"echo out; echo side >&2; id -un"}')
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out\nagent3\n", "side\n")
+    assert fleet.fleet("task", "agent1", '{"type":"ping","payload":"hello"}').stdout == "pong: hello\n"
+
+
+@pytest.mark.parametrize(
+    ("agent", "task", "said"),
+    [
+        ("agent1", '{"type":"exec","command":"echo lost >&2; exit 3"}', "3"),
+        ("agent1", '{"type":"no-such-command"}', "no-such-command"),
+        ("agent1", "uname -sr", "not JSON"),
+        ("nobody", '{"type":"ping"}', "no agent 'nobody' in the inventory; there are: agent1, agent2, agent3"),
+    ],
+)
+def test_a_task_that_fails_says_why(fleet: TestFleet, agent: str, task: str, said: str) -> None:
+    done = fleet.fleet("task", agent, task)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_shell_is_on_the_node_or_the_agents_own(fleet: TestFleet) -> None:
+    assert fleet.fleet("shell", "agents-2", "hostname").stdout == "agents-2\n"
+    assert fleet.fleet("shell", "agent2", "id", "-un").stdout == "agent2\n"
+
+
+def test_what_agents_can_do_is_theirs_to_say(fleet: TestFleet) -> None:
+    done = fleet.fleet("task", "agent3", '{"type":"capabilities"}')
+    assert done.returncode == 0
+    assert "build" in json.dumps(json.loads(done.stdout))
+
+
+def test_nothing_but_packages_was_fetched(fleet: TestFleet) -> None:
+    assert "denied" not in fleet.lab.lab.proxy_log.read_text()

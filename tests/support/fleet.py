@@ -1,0 +1,109 @@
+"""A fleet on a lab of its own, deployed with the commands of the README and looked at from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import testinfra
+
+from fleet import inventory
+from tests.support.lab import PROJECT, TestLab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.host import Host
+
+_PROGRAMS = Path(sys.executable).parent
+
+
+class TestFleet:
+    """The rehearsal's fleet under a lab's name."""
+
+    __test__ = False
+
+    def __init__(self, name: str) -> None:
+        self.lab = TestLab(name)
+        self.environment = {**os.environ, "OPENCLAW_LAB": name, "COLUMNS": "160"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `fleet --lab …` and leave it running."""
+        return subprocess.Popen(
+            [str(_PROGRAMS / "fleet"), "--lab", *arguments],
+            cwd=PROJECT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def fleet(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run `fleet --lab …` to its end."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def playbook(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run `ansible-playbook site.yml …` against the lab, as a person at the repository's root would."""
+        argv = [
+            str(_PROGRAMS / "ansible-playbook"),
+            *inventory.sources([self.lab.lab.inventory]),
+            "site.yml",
+            *arguments,
+        ]
+        environment = {**self.environment, **inventory.environment(), "ANSIBLE_FORCE_COLOR": "0"}
+        return subprocess.run(
+            argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def host(self, name: str) -> Host:
+        """Return a node as testinfra sees it, over SSH and with root's rights."""
+        return testinfra.get_host(f"ssh://{name}", ssh_config=str(self.lab.lab.ssh_config), sudo=True)
+
+    @cached_property
+    def url(self) -> str:
+        """The broker as the relay on loopback shows it."""
+        return f"http://127.0.0.1:{(self.lab.lab.folder / 'relay.port').read_text()}"
+
+    @contextmanager
+    def token(self, role: str, name: str) -> Iterator[str]:
+        """Mint a token on the broker's node for a while."""
+        mint = self.host("broker-1").run_expect([0], f"openclaw-broker token mint {name} --role {role}")
+        try:
+            yield mint.stdout.strip()
+        finally:
+            self.host("broker-1").run_expect([0], f"openclaw-broker token revoke {name} --role {role}")
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return `fleet status --json` by agent."""
+        done = self.fleet("status", "--json")
+        assert done.returncode == 0, done.stderr
+        return {agent["agent"]: agent for agent in json.loads(done.stdout)}
+
+
+class Submitter:
+    """A client of the jobs dialect with a bot's token."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx.Client(base_url=url, headers={"X-Bot-Token": token}, timeout=60, trust_env=False)
+
+    def submit(self, agent: str, command: str, payload: str) -> str:
+        body = {"command": command, "payload": payload, "agent": agent}
+        return str(self._client.post("/jobs", json=body).raise_for_status().json()["id"])
+
+    def job(self, job_id: str, *, wait: int = 0) -> dict[str, Any]:
+        answer = self._client.get(f"/jobs/{job_id}", params={"wait": wait}).raise_for_status().json()
+        assert isinstance(answer, dict)
+        return answer
+
+    def close(self) -> None:
+        self._client.close()
