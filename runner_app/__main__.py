@@ -1,0 +1,115 @@
+"""``python -m runner_app``: run, run --once, check."""
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from runner_app import __version__
+from runner_app.attempt import Services
+from runner_app.clients.jobs import BrokerError, Identity, JobsClient
+from runner_app.handlers.inline import InlineCommands
+from runner_app.journal import Journal
+from runner_app.processes import ProcessGroups
+from runner_app.runner import Runner
+from runner_app.settings import PROCESS, SYSTEMD, Settings, SettingsError, from_environment
+from runner_app.systemd import SystemdUnits
+from runner_app.watch import Watcher
+
+
+def main() -> int:
+    """Run the command line; the exit code is 0 for success, 1 for a failure and 2 for a wrong use."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = from_environment(os.environ)
+        _make_directories(settings)
+        if arguments.verb == "check":
+            asyncio.run(_check(settings))
+        else:
+            with _only_runner(settings.state_dir):
+                asyncio.run(_run(settings, once=arguments.once))
+    except (SettingsError, BrokerError) as error:
+        sys.stderr.write(f"openclaw-runner: {error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="openclaw-runner", description="Take jobs from a broker and run them.")
+    parser.add_argument("verb", nargs="?", choices=["run", "check"], default="run", help="default: run")
+    parser.add_argument("--once", action="store_true", help="take one job if there is one, finish it, and exit")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+async def _check(settings: Settings) -> None:
+    async with _client(settings) as client:
+        await client.probe()
+    sys.stdout.write(f"runner {__version__}: the broker at {settings.broker_url} accepts {settings.worker_id}\n")
+
+
+async def _run(settings: Settings, *, once: bool) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with _runner(settings) as runner:
+        await runner.run(stopping, once=once)
+
+
+@asynccontextmanager
+async def _runner(settings: Settings) -> AsyncIterator[Runner]:
+    watcher = Watcher()
+    try:
+        async with _client(settings) as client:
+            services = Services(
+                settings=settings,
+                client=client,
+                watcher=watcher,
+                inline=InlineCommands(settings),
+                executors={SYSTEMD: SystemdUnits(settings), PROCESS: ProcessGroups(settings)},
+            )
+            yield Runner(services, Journal(settings.jobs_dir))
+    finally:
+        watcher.close()
+
+
+def _client(settings: Settings) -> JobsClient:
+    identity = Identity(settings.token, settings.worker_id, settings.capabilities, __version__)
+    return JobsClient(settings.broker_url, identity)
+
+
+def _make_directories(settings: Settings) -> None:
+    for variable, path in (
+        ("RUNNER_STATE_DIR", settings.jobs_dir),
+        ("RUNNER_STATE_DIR", settings.plans_dir),
+        ("RUNNER_WORKSPACE", settings.workspace),
+    ):
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"{variable}: {path} cannot be made ({error.strerror}): name a directory this user may write"
+            raise SettingsError(message) from error
+
+
+@contextmanager
+def _only_runner(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory; two runners in one would both see to the same claims."""
+    with (state_dir / "lock").open("w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"RUNNER_STATE_DIR: another runner works in {state_dir}: give each runner its own"
+            raise SettingsError(message) from None
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

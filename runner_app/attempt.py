@@ -1,0 +1,219 @@
+"""One claim from its record to the broker's answer: execute, renew, report."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from runner_app import execution, records
+from runner_app.clients.backoff import Backoff
+from runner_app.clients.jobs import JobsClient, LeaseLostError, RefusedError, UnavailableError
+from runner_app.execution import ExecutionError, Executor, StartError
+from runner_app.handlers import exec as exec_command
+from runner_app.handlers.inline import InlineCommands
+from runner_app.job import JobFailedError
+from runner_app.journal import Claim
+from runner_app.outcome import STOP_LEASE, STOP_OUTPUT, STOP_RUNNER, Stage, Verdict, describe, judge
+from runner_app.settings import SYSTEMD, Settings
+from runner_app.watch import Watcher
+
+OUTPUT_BYTES = 64 * 1024 * 1024  # both streams of a job together, on disk
+_OUTPUT_LOOK_SECONDS = 1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What an attempt works with."""
+
+    settings: Settings
+    client: JobsClient
+    watcher: Watcher
+    inline: InlineCommands
+    executors: dict[str, Executor]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the broker is to be told."""
+
+    verdict: Verdict
+    text: str
+
+
+class Attempt:
+    """One delivery of one job, on our side."""
+
+    def __init__(self, claim: Claim, services: Services, *, adopted: bool) -> None:
+        self._claim = claim
+        self._services = services
+        self._adopted = adopted
+        self._reporting = False
+        self._stop_ordered = asyncio.Event()
+
+    @property
+    def needs_runner(self) -> bool:
+        """Whether this cannot be left to the next runner: a unit can."""
+        return self._reporting or self._claim.backend != SYSTEMD
+
+    def order_stop(self) -> None:
+        """End the job because the runner ends: it is given back."""
+        self._stop_ordered.set()
+
+    async def settle(self) -> None:
+        """Bring the attempt to an end that the broker knows of, or that leaves it to redelivery.
+
+        Raises:
+            ExecutionError: It stands where it stood; settle it again later.
+        """
+        if self._claim.backend not in self._services.executors:
+            await self._deliver(self._answer())
+            return
+        executor = self._services.executors[self._claim.backend]
+        try:
+            report = await self._supervise(executor)
+        except (JobFailedError, StartError) as error:
+            report = Report(Verdict.FAILED, str(error))
+        await self._deliver(report)
+        await executor.close(self._claim)
+
+    def _answer(self) -> Report:
+        try:
+            return Report(Verdict.DONE, self._services.inline.answer(self._claim.job))
+        except JobFailedError as error:
+            return Report(Verdict.FAILED, str(error))
+
+    async def _supervise(self, executor: Executor) -> Report:
+        stage = await executor.stage(self._claim)
+        if stage is Stage.FRESH:
+            command = exec_command.parse(self._claim.job.payload, self._services.settings)
+            if self._adopted and not await self._still_ours():
+                return Report(Verdict.ABANDONED, "its lease was lost before it started")
+            await executor.start(self._claim, command)
+        if stage in {Stage.FRESH, Stage.RUNNING}:
+            stage = await self._until_ended(executor)
+        if stage is not Stage.ENDED:
+            return Report(Verdict.ABANDONED, "it was started, and no end was recorded: the host or its manager died")
+        return self._report()
+
+    async def _until_ended(self, executor: Executor) -> Stage:
+        """Wait for the end, and bring it about when the lease, the output or the runner's own end asks for it."""
+        ended = asyncio.create_task(execution.until_ended(executor, self._services.watcher, self._claim))
+        reasons = {
+            STOP_LEASE: asyncio.create_task(self._lease_lost(executor)),
+            STOP_OUTPUT: asyncio.create_task(self._output_exceeded()),
+            STOP_RUNNER: asyncio.create_task(self._runner_ends()),
+        }
+        try:
+            await asyncio.wait({ended, *reasons.values()}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await self._stop(executor, next(reason for reason, task in reasons.items() if task.done()))
+            return await ended
+        finally:
+            for task in (ended, *reasons.values()):
+                task.cancel()
+
+    async def _stop(self, executor: Executor, reason: str) -> None:
+        _log.warning("%s: stopping it (%s)", self._claim.name, reason)
+        records.write(self._claim.directory / records.STOP, {"why": reason})
+        backoff = Backoff(first=0.2, most=5)
+        while True:
+            try:
+                return await executor.stop(self._claim)
+            except ExecutionError as error:
+                _log.warning("%s: %s", self._claim.name, error)
+                await asyncio.sleep(backoff.next())
+
+    async def _lease_lost(self, executor: Executor) -> None:
+        """Renew three times per lease; return when the broker says it is lost, or when it may be."""
+        lease = self._claim.job.lease_seconds
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + execution.giving_up_seconds(lease)
+        backoff = Backoff(first=lease / 60, most=lease / 10)
+        pause = 0 if self._adopted else lease / 3
+        while clock() < deadline:
+            await asyncio.sleep(pause)
+            asked = clock()
+            try:
+                await self._services.client.heartbeat(self._claim.job)
+                deadline = asked + execution.giving_up_seconds(lease)
+                await executor.renew(self._claim)
+            except (LeaseLostError, RefusedError) as error:
+                _log.warning("%s: the lease is lost: %s", self._claim.name, error)
+                return
+            except (UnavailableError, ExecutionError) as error:
+                _log.warning("%s: the lease is not renewed yet: %s", self._claim.name, error)
+                pause = backoff.next()
+                continue
+            backoff.reset()
+            pause = lease / 3
+
+    async def _output_exceeded(self) -> None:
+        while True:
+            await asyncio.sleep(_OUTPUT_LOOK_SECONDS)
+            if exec_command.output_bytes(self._claim.directory) > OUTPUT_BYTES:
+                return
+
+    async def _runner_ends(self) -> None:
+        await self._stop_ordered.wait()
+
+    async def _still_ours(self) -> bool:
+        """Ask the broker before starting what an earlier runner claimed."""
+        backoff = Backoff(first=0.2, most=5)
+        while True:
+            try:
+                await self._services.client.heartbeat(self._claim.job)
+            except (LeaseLostError, RefusedError):
+                return False
+            except UnavailableError as error:
+                await asyncio.sleep(backoff.next(at_least=error.retry_after))
+                continue
+            return True
+
+    def _report(self) -> Report:
+        ending = execution.recorded_ending(self._claim)
+        if ending is None:
+            message = f"the record of {self._claim.name} vanished"
+            raise ExecutionError(message)
+        order = records.read(self._claim.directory / records.STOP)
+        stop = str(order["why"]) if order else None
+        duration_ms = execution.duration_ms(self._claim)
+        verdict = judge(ending, stop=stop)
+        if verdict is Verdict.DONE:
+            return Report(verdict, exec_command.result(self._claim.directory, duration_ms=duration_ms))
+        reason = describe(ending, stop=stop, duration_ms=duration_ms)
+        return Report(verdict, exec_command.error(self._claim.directory, reason))
+
+    async def _deliver(self, report: Report) -> None:
+        """Report until the broker has answered for this epoch."""
+        self._reporting = True
+        _log.info("%s: %s: %s", self._claim.name, report.verdict.name.lower(), _short(report))
+        backoff = Backoff(first=0.2, most=30)
+        while True:
+            try:
+                return await self._tell(report)
+            except UnavailableError as error:
+                _log.warning("%s: not reported yet: %s", self._claim.name, error)
+                await asyncio.sleep(backoff.next(at_least=error.retry_after))
+            except LeaseLostError as error:
+                return _log.warning("%s: the report came too late: %s", self._claim.name, error)
+            except RefusedError as error:
+                if report.verdict is not Verdict.DONE:
+                    return _log.error("%s: the report is refused: %s", self._claim.name, error)
+                report = Report(Verdict.FAILED, f"it ended well, but its result was refused: {error}")
+
+    async def _tell(self, report: Report) -> None:
+        client, job = self._services.client, self._claim.job
+        match report.verdict:
+            case Verdict.DONE:
+                await client.result(job, report.text)
+            case Verdict.RELEASED if job.max_deliveries > 1:
+                await client.release(job, report.text)
+            case Verdict.FAILED | Verdict.RELEASED:
+                await client.fail(job, report.text)
+            case Verdict.ABANDONED:
+                pass
+
+
+def _short(report: Report) -> str:
+    return "ok" if report.verdict is Verdict.DONE else report.text[:200]

@@ -1,0 +1,1 @@
+"""Clients of the broker, one per dialect."""

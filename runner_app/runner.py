@@ -1,0 +1,161 @@
+"""The loop: claim → record → execute → renew → report, for as long as the runner is wanted."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from runner_app import __version__
+from runner_app.attempt import Attempt, Services
+from runner_app.clients.backoff import Backoff
+from runner_app.clients.jobs import BrokerError, UnavailableError
+from runner_app.execution import LOOK_SECONDS, TERM_SECONDS, ExecutionError
+from runner_app.handlers.inline import EXEC
+from runner_app.job import Job
+from runner_app.journal import Claim, Journal
+from runner_app.notify import notify
+
+_INLINE = "inline"
+_LONG_POLL_SECONDS = 25
+_FINISH_SECONDS = 5  # for reports on their way, and for jobs that do not live on under systemd
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """One worker: what it holds is in the journal, and in ``_tasks`` by the attempt's name while it is seen to."""
+
+    def __init__(self, services: Services, journal: Journal) -> None:
+        self._services = services
+        self._journal = journal
+        self._settings = services.settings
+        self._attempts: dict[str, Attempt] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self, stopping: asyncio.Event, *, once: bool) -> None:
+        """Work until ``stopping`` is set; then claim no more, leave units running, and end other jobs in order.
+
+        Args:
+            stopping: Set by whoever wants the runner to end.
+            once: Finish what an earlier runner left, then take one job if there is one, finish it, and return.
+
+        Raises:
+            BrokerError: ``once``, and the broker cannot be asked.
+        """
+        self._adopt()
+        helpers = [asyncio.create_task(self._once())] if once else self._helpers()
+        stop = asyncio.create_task(stopping.wait())
+        notify("READY=1")
+        worker, backend = self._settings.worker_id, self._settings.backend
+        _log.info("runner %s is worker %s; jobs run by %s", __version__, worker, backend)
+        done, _ = await asyncio.wait({stop, *helpers}, return_when=asyncio.FIRST_COMPLETED)
+        notify("STOPPING=1")
+        await _cancel([stop, *helpers])
+        await self._drain()
+        for task in done:
+            task.result()
+
+    def _helpers(self) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(self._poll()), asyncio.create_task(self._look_after())]
+
+    async def _once(self) -> None:
+        await self._all_settled()
+        job = await self._services.client.next_job(0)
+        if job is None:
+            _log.info("no job is waiting")
+            return
+        self._take(job)
+        await self._all_settled()
+
+    async def _poll(self) -> None:
+        clock = asyncio.get_running_loop().time
+        backoff = Backoff(first=0.2, most=self._settings.poll_interval)
+        while True:
+            await self._free_slot()
+            asked = clock()
+            try:
+                job = await self._services.client.next_job(_LONG_POLL_SECONDS)
+                if job is not None:
+                    self._take(job)
+            except (BrokerError, ValueError, OSError) as error:
+                _log.warning("no job can be taken now: %s", error)
+                retry_after = error.retry_after if isinstance(error, UnavailableError) else 0
+                await asyncio.sleep(backoff.next(at_least=retry_after))
+                continue
+            if job is None and clock() - asked < _LONG_POLL_SECONDS / 2:
+                # A broker that restarts answers early; one that does not know the wait always does.
+                await asyncio.sleep(backoff.next())
+            else:
+                backoff.reset()
+
+    def _take(self, job: Job) -> None:
+        backend = self._settings.backend if job.command == EXEC else _INLINE
+        try:
+            claim = self._journal.record(job, backend)
+        except FileExistsError:
+            _log.warning("%s was delivered twice; it is being seen to", job.name)
+            return
+        _log.info("%s: claimed: %s", claim.name, job.command)
+        self._see_to(claim, adopted=False)
+
+    def _adopt(self) -> None:
+        """See to every open claim that nobody sees to."""
+        for claim in self._journal.claims():
+            if claim.name not in self._tasks:
+                _log.info("%s: adopted", claim.name)
+                self._see_to(claim, adopted=True)
+
+    def _see_to(self, claim: Claim, *, adopted: bool) -> None:
+        attempt = Attempt(claim, self._services, adopted=adopted)
+        self._attempts[claim.name] = attempt
+        self._tasks[claim.name] = asyncio.create_task(self._settle(claim, attempt))
+
+    async def _settle(self, claim: Claim, attempt: Attempt) -> None:
+        try:
+            await attempt.settle()
+            self._journal.forget(claim)
+        except (ExecutionError, OSError, ValueError) as error:
+            _log.error("%s: %s; it is looked at again within %s s", claim.name, error, LOOK_SECONDS)
+        finally:
+            del self._attempts[claim.name], self._tasks[claim.name]
+
+    async def _look_after(self) -> None:
+        while True:
+            await self._tidy()
+            await asyncio.sleep(LOOK_SECONDS)
+            self._adopt()
+
+    async def _tidy(self) -> None:
+        try:
+            await self._services.executors[self._settings.backend].tidy(
+                {claim.name for claim in self._journal.claims()}
+            )
+        except ExecutionError as error:
+            _log.warning("%s", error)
+
+    async def _free_slot(self) -> None:
+        while len(self._tasks) >= self._settings.max_jobs:
+            await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _all_settled(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks.values())
+
+    async def _drain(self) -> None:
+        """Let what needs this process finish, then order the end of what is left of it."""
+        ours = [self._tasks[name] for name, attempt in self._attempts.items() if attempt.needs_runner]
+        if ours:
+            _, late = await asyncio.wait(ours, timeout=_FINISH_SECONDS)
+            for attempt in self._attempts.values():
+                if attempt.needs_runner:
+                    attempt.order_stop()
+            if late:
+                await asyncio.wait(late, timeout=TERM_SECONDS + _FINISH_SECONDS)
+        await _cancel(self._tasks.values())
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    pending = list(tasks)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

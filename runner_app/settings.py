@@ -1,0 +1,151 @@
+"""Environment → settings. Every error names the variable and what to put there."""
+
+import math
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+SYSTEMD, PROCESS = "systemd", "process"
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class SettingsError(Exception):
+    """A variable cannot be used; the text names it and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the runner was told. Times are seconds unless a name says otherwise."""
+
+    broker_url: str
+    token: str = field(repr=False)
+    worker_id: str
+    capabilities: tuple[str, ...]
+    state_dir: Path
+    workspace: Path
+    poll_interval: float
+    max_jobs: int
+    max_timeout_ms: int
+    backend: str
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Where each attempt has a directory of its own."""
+        return self.state_dir / "jobs"
+
+    @property
+    def plans_dir(self) -> Path:
+        """Where plans wait for their approval."""
+        return self.state_dir / "plans"
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: A variable is missing or cannot be used.
+    """
+    state_dir = _directory(environment, "RUNNER_STATE_DIR", "/var/lib/openclaw-runner/state")
+    return Settings(
+        broker_url=_url(environment),
+        token=_token(environment),
+        worker_id=_word("WORKER_ID", environment.get("WORKER_ID") or socket.gethostname()),
+        capabilities=_capabilities(environment.get("WORKER_CAPS", "")),
+        state_dir=state_dir,
+        workspace=_directory(environment, "RUNNER_WORKSPACE", str(state_dir / "workspace")),
+        poll_interval=_number(environment, "POLL_INTERVAL_SEC", 10, low=0.05, high=3600),
+        max_jobs=int(_number(environment, "RUNNER_MAX_JOBS", 4, low=1, high=64)),
+        max_timeout_ms=int(_number(environment, "RUNNER_MAX_TIMEOUT_SEC", 6 * 3600, low=1, high=7 * 86400) * 1000),
+        backend=_backend(environment),
+    )
+
+
+def _url(environment: Mapping[str, str]) -> str:
+    url = environment.get("BROKER_URL") or "http://127.0.0.1:8000"
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        message = f"BROKER_URL is {url!r}: give the broker's address as http://HOST:PORT"
+        raise SettingsError(message)
+    if parts.username or parts.password:
+        message = "BROKER_URL has a user or password in it: the token belongs in WORKER_TOKEN"
+        raise SettingsError(message)
+    return url.rstrip("/")
+
+
+def _token(environment: Mapping[str, str]) -> str:
+    credentials = environment.get("CREDENTIALS_DIRECTORY")
+    source, token = "WORKER_TOKEN", environment.get("WORKER_TOKEN", "")
+    if credentials and (path := Path(credentials) / "worker-token").exists():
+        source, token = str(path), _text(path)
+    token = token.strip()
+    if not token:
+        message = f"{source} is empty: set WORKER_TOKEN, or provide the credential worker-token"
+        raise SettingsError(message)
+    if not _TOKEN.fullmatch(token):
+        message = f"{source} has characters that cannot stand in an HTTP header: mint the token again"
+        raise SettingsError(message)
+    return token
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"the credential {path} cannot be read: {error}"
+        raise SettingsError(message) from error
+
+
+def _word(variable: str, value: str) -> str:
+    if not _WORD.fullmatch(value):
+        message = f"{variable} is {value!r}: use up to 128 letters, digits and . _ : @ -"
+        raise SettingsError(message)
+    return value
+
+
+def _capabilities(text: str) -> tuple[str, ...]:
+    words = (word.strip() for word in text.split(","))
+    return tuple(dict.fromkeys(_word("WORKER_CAPS", word) for word in words if word))
+
+
+def _directory(environment: Mapping[str, str], variable: str, default: str) -> Path:
+    path = Path(environment.get(variable) or default).expanduser()
+    if not path.is_absolute():
+        message = f"{variable} is {str(path)!r}: give an absolute path"
+        raise SettingsError(message)
+    return Path(os.path.normpath(path))
+
+
+def _number(environment: Mapping[str, str], variable: str, default: float, *, low: float, high: float) -> float:
+    text = environment.get(variable) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        message = f"{variable} is {text!r}: give a number from {low:g} to {high:g}"
+        raise SettingsError(message)
+    return value
+
+
+def _backend(environment: Mapping[str, str]) -> str:
+    backend = environment.get("RUNNER_BACKEND") or "auto"
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    manager = bool(runtime) and Path(runtime or "", "bus").exists()
+    if backend == "auto":
+        return SYSTEMD if manager else PROCESS
+    if backend not in {SYSTEMD, PROCESS}:
+        message = f"RUNNER_BACKEND is {backend!r}: use systemd, process or auto"
+        raise SettingsError(message)
+    if backend == SYSTEMD and not manager:
+        message = (
+            "RUNNER_BACKEND is systemd, but XDG_RUNTIME_DIR leads to no systemd user manager: "
+            "start the runner as a user service, or use RUNNER_BACKEND=process, which isolates nothing"
+        )
+        raise SettingsError(message)
+    return backend
