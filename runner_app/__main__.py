@@ -34,7 +34,7 @@ def main() -> int:
         if arguments.verb == "check":
             asyncio.run(_check(settings))
         else:
-            with _only_runner(settings.state_dir):
+            with _only_runner(settings.lock_file):
                 asyncio.run(_run(settings, once=arguments.once))
     except (SettingsError, BrokerError) as error:
         sys.stderr.write(f"openclaw-runner: {error}\n")
@@ -100,13 +100,13 @@ def _make_directories(settings: Settings) -> None:
 
 
 @contextmanager
-def _only_runner(state_dir: Path) -> Iterator[None]:
+def _only_runner(lock: Path) -> Iterator[None]:
     """Hold the state directory; two runners in one would both see to the same claims."""
-    with (state_dir / "lock").open("w", encoding="ascii") as file:
+    with lock.open("w", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message = f"RUNNER_STATE_DIR: another runner works in {state_dir}: give each runner its own"
+            message = f"RUNNER_STATE_DIR: another runner works in {lock.parent}: give each runner its own"
             raise SettingsError(message) from None
         yield
 

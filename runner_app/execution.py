@@ -16,6 +16,7 @@ from runner_app.watch import Watcher
 
 TERM_SECONDS = 10  # between SIGTERM and SIGKILL
 LOOK_SECONDS = 30  # how often a job is looked up although no record woke us
+_FIRST_LOOK_SECONDS = 0.25  # a start that fails may leave no record, and shows soon
 
 # Enters the directory inside the job, so that a directory that vanished fails the job and not its records.
 _LAUNCHER = 'cd -- "$0" && exec "$@"'
@@ -118,6 +119,7 @@ def duration_ms(claim: Claim) -> int:
 
 async def until_ended(executor: Executor, watcher: Watcher, claim: Claim) -> Stage:
     """Wait until an attempt is no longer running, and say where it stands then."""
+    look = _FIRST_LOOK_SECONDS
     with watcher.watching(claim.directory) as woken:
         while True:
             try:
@@ -128,6 +130,6 @@ async def until_ended(executor: Executor, watcher: Watcher, claim: Claim) -> Sta
                 _log.warning("%s: %s", claim.name, error)
             woken.clear()
             try:
-                await asyncio.wait_for(woken.wait(), LOOK_SECONDS)
+                await asyncio.wait_for(woken.wait(), look)
             except TimeoutError:
-                continue
+                look = min(LOOK_SECONDS, look * 2)

@@ -29,7 +29,6 @@ _SWITCHES = (
     "ProtectControlGroups",
     "ProtectKernelTunables",
     "ProtectKernelModules",
-    "ProtectKernelLogs",
     "ProtectClock",
     "LockPersonality",
     "RestrictRealtime",
@@ -56,7 +55,7 @@ def job_properties(claim: Claim, command: Command, settings: Settings) -> list[P
         ("RuntimeMaxUSec", ("t", command.timeout_ms * 1000)),
         ("OOMPolicy", ("s", "stop")),
         ("Environment", ("as", _pairs(environment(str(settings.workspace), claim)))),
-        ("UnsetEnvironment", ("as", ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "CREDENTIALS_DIRECTORY"])),
+        ("UnsetEnvironment", ("as", ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK"])),
         *_sandbox(settings),
     ]
 
@@ -66,7 +65,7 @@ def timer_properties(claim: Claim) -> list[Property]:
     microseconds = round(deadman_seconds(claim.job.lease_seconds) * _MICROSECONDS)
     return [
         ("Description", ("s", f"Lease of {claim.name}")),
-        ("TimersMonotonic", ("a(st)", [("OnActiveUSec", microseconds)])),
+        ("TimersMonotonic", ("a(st)", [("OnActiveSec", microseconds)])),
         ("AccuracyUSec", ("t", 100_000)),
         ("RemainAfterElapse", ("b", False)),
         ("CollectMode", ("s", "inactive-or-failed")),
@@ -91,10 +90,9 @@ def _sandbox(settings: Settings) -> list[Property]:
         ("ProtectSystem", ("s", "strict")),
         # Hides every home and every /run/user: the bus, systemd's sockets, credentials, units and the runner's state.
         ("ProtectHome", ("s", "tmpfs")),
-        ("TemporaryFileSystem", ("a(ss)", [(str(settings.state_dir), "ro,mode=0755")])),
         ("BindPaths", ("a(ssbt)", [(workspace, workspace, False, 0)])),
         ("ReadWritePaths", ("as", [workspace])),
-        ("InaccessiblePaths", ("as", _hidden())),
+        ("InaccessiblePaths", ("as", _hidden(settings))),
         ("RestrictNamespaces", ("t", 0)),
         ("RestrictAddressFamilies", ("(bas)", (True, ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"]))),
         ("SystemCallFilter", ("(bas)", (True, ["@system-service"]))),
@@ -103,9 +101,14 @@ def _sandbox(settings: Settings) -> list[Property]:
     ]
 
 
-def _hidden() -> list[str]:
-    """Return what else a job must not reach; the dash is systemd's "if it is there"."""
-    paths = ["/etc/openclaw", "/run/dbus", "/run/systemd/private", "/etc/systemd/user"]
+def _hidden(settings: Settings) -> list[str]:
+    """Return what else a job must not reach, for a state directory outside of /home too.
+
+    The dash is systemd's "if it is there". TemporaryFileSystem= would be simpler, but systemd applies it to the
+    recorders as well, and cannot.
+    """
+    paths = ["/etc/openclaw", "/etc/systemd/user", "/run/dbus", "/run/systemd/private"]
+    paths += [str(settings.jobs_dir), str(settings.plans_dir), str(settings.lock_file)]
     paths += [path for path in (os.environ.get("CREDENTIALS_DIRECTORY"), os.environ.get("XDG_RUNTIME_DIR")) if path]
     return [f"-{path}" for path in paths]
 

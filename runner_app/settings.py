@@ -44,6 +44,11 @@ class Settings:
         """Where plans wait for their approval."""
         return self.state_dir / "plans"
 
+    @property
+    def lock_file(self) -> Path:
+        """What a runner holds while it works in this state directory."""
+        return self.state_dir / "lock"
+
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
     """Read the settings.
