@@ -52,7 +52,7 @@ class BoundedProtocol(HttpToolsProtocol):
             part = data[start : start + _SLICE]
             self._unparsed += len(part)
             super().data_received(part)
-            if self._unparsed > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._unparsed > MAX_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large", b'{"detail":"request head too large"}')
 
     def on_message_begin(self) -> None:
@@ -92,5 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _refuse(self, status: bytes, body: bytes) -> None:
+        if self.transport.is_closing():
+            return
         self.transport.write(_REFUSAL % (status, len(body), body))
         self.transport.close()

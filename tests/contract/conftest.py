@@ -1,0 +1,52 @@
+"""Brokers for the contract suite: one process per module and setting."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.contract.harness import Broker, Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="module")
+def start_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Broker]]:
+    """Start a broker with these settings, or give the one that the module has with them."""
+    brokers: dict[tuple[tuple[str, str], ...], Broker] = {}
+
+    def start(**settings: str) -> Broker:
+        key = tuple(sorted(settings.items()))
+        if key not in brokers:
+            brokers[key] = Broker(tmp_path_factory.mktemp("broker"), settings)
+            brokers[key].start()
+        return brokers[key]
+
+    yield start
+    for broker in brokers.values():
+        broker.close()
+
+
+@pytest.fixture(scope="module")
+def broker(start_broker: Callable[..., Broker]) -> Iterator[Endpoint]:
+    """A broker with default settings: a process of ours, or the one at CONTRACT_URL.
+
+    For the latter CONTRACT_BOT_TOKEN and CONTRACT_WORKER_TOKEN are its tokens; its queue should be empty.
+    """
+    url = os.environ.get("CONTRACT_URL")
+    if url is None:
+        yield start_broker()
+        return
+    endpoint = Endpoint(url, os.environ["CONTRACT_BOT_TOKEN"], os.environ["CONTRACT_WORKER_TOKEN"])
+    yield endpoint
+    endpoint.close()
+
+
+@pytest.fixture
+def cap() -> str:
+    """A capability of this test's own, so that no other test's worker takes its jobs."""
+    return f"cap-{uuid.uuid4().hex[:12]}"

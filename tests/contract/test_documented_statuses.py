@@ -1,0 +1,69 @@
+"""Every status that the OpenAPI document promises can be had, and (see the harness) no other ever comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.contract.harness import caps, claim, submit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+
+    from tests.contract.harness import Broker
+
+# Only a failing disk brings these forth; test_durability does.
+UNPROVOKED = {503, 507}
+
+
+def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker], cap: str) -> None:
+    broker = start_broker(MAX_QUEUED_JOBS="3")
+    document = broker.document
+    seen: set[tuple[str, str, int]] = set()
+
+    def note(response: httpx.Response) -> None:
+        found = document.operation(response.request.method, response.request.url.path)
+        assert found is not None
+        seen.add((response.request.method, found[0], response.status_code))
+
+    bot, worker, nobody = broker.bot(), broker.worker("w", cap), broker.client()
+    token = broker.command("token", "mint", "other").stdout.strip()
+    impostor = broker.client({"X-Worker-Token": token, "X-Worker-Id": "w"})
+    for client in (bot, worker, nobody, impostor):
+        client.event_hooks["response"].append(note)
+    large = b" " * 600_000
+
+    for path in ("/health", "/openapi.json"):
+        nobody.get(path)
+    for path in ("/jobs", "/agents"):
+        nobody.get(path)
+        bot.get(path)
+        bot.request("GET", path, content=large)
+    bot.get("/jobs?limit=0")
+    nobody.post("/jobs")
+    bot.post("/jobs", content=large)
+    bot.post("/jobs", content=b"[]")
+    job_id = submit(bot, requires=caps(cap))
+    for path in ("/jobs/next", f"/jobs/{job_id}"):
+        nobody.get(path)
+        impostor.get(path)
+        worker.get(f"{path}?wait=x")
+        worker.request("GET", path, content=large)
+        worker.get(path)
+    worker.get("/jobs/none")
+    for call in ("heartbeat", "release", "result", "fail"):
+        path = f"/jobs/{job_id}/{call}"
+        nobody.post(path)
+        impostor.post(path)
+        worker.post(path, content=large)
+        worker.post(path, content=b"[]")
+        body = {"result": "r", "lease_epoch": 99}
+        worker.post(path, json=body)
+        worker.post(f"/jobs/none/{call}", json=body)
+        worker.post(path, json=body, headers={"X-Lease-Epoch": "x"})
+        worker.post(path, json={"result": "r"})
+        claim(worker)
+    while bot.post("/jobs", json={"command": "ping"}).status_code == 200:
+        pass
+    assert seen == {entry for entry in document.statuses() if entry[2] not in UNPROVOKED}
