@@ -1,0 +1,51 @@
+"""The checked-in OpenAPI document names exactly the calls that are served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Route
+
+import broker_app
+from broker_app.app import build_app
+from broker_app.broker import Broker
+from broker_app.dialects.fields import MAX_NESTING
+from broker_app.dialects.jobs import JOBS, MAX_PAYLOAD_BYTES, MAX_WAIT_SECONDS
+from broker_app.settings import COMMAND_PATTERN, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOCUMENT = json.loads(Path(broker_app.__file__).with_name("openapi.json").read_text(encoding="utf-8"))
+TOKENS = {"bot": "bot", "worker": "worker"}
+
+
+def test_routes_and_methods(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        settings = Settings.from_environment({})
+        async with bench() as b:
+            app = build_app(Broker(settings, b.database, b.store), settings, ts_bound=True)
+        routes = [route for route in app.routes if isinstance(route, Route)]
+        assert len(routes) == len(app.routes)
+        served = {(method, route.path) for route in routes for method in route.methods or ()}
+        assert served == {(method.upper(), path) for path, item in DOCUMENT["paths"].items() for method in item}
+
+    run(work())
+
+
+def test_who_may_call() -> None:
+    for call in JOBS.calls:
+        security = DOCUMENT["paths"][call.path][call.method.lower()]["security"]
+        assert {name for entry in security for name in entry} == set(call.roles)
+
+
+def test_limits_and_version() -> None:
+    components = DOCUMENT["components"]
+    assert DOCUMENT["info"]["version"] == broker_app.__version__
+    assert components["parameters"]["Wait"]["schema"]["maximum"] == MAX_WAIT_SECONDS
+    submission = components["schemas"]["Submission"]["properties"]
+    assert submission["command"]["pattern"] == f"^{COMMAND_PATTERN.pattern}$"
+    assert str(MAX_PAYLOAD_BYTES) in submission["payload"]["description"]
+    assert MAX_NESTING < 100

@@ -1,0 +1,299 @@
+"""The queue on a real store, with a clock that goes when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker_app.errors import LeaseLostError, QueueFullError, TooManySubmissionsError
+from broker_app.queue import sqlite as store
+from broker_app.queue.commands import Browse, Submit
+from broker_app.queue.job import Job, Lease, Route, Worker
+from broker_app.queue.routes import RouteIndex
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+    from tests.unit.broker_app.conftest import Bench
+
+W1 = Worker("w1", frozenset({"a"}))
+
+
+def order(*needs: str, agent: str | None = None, deliveries: int = 5) -> Submit:
+    route = Route(agent, frozenset(needs))
+    return Submit("ping", "", None, route, max_deliveries=deliveries, lease_seconds=60)
+
+
+def plan(connection: sqlite3.Connection, query: str, values: Any) -> str:
+    return " ".join(row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values))
+
+
+def test_a_lease_ends_with_the_clock(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order(deliveries=2))
+            await b.queue.claim(W1)
+            assert await b.queue.reclaim() == 1.0
+            b.clock.now += 59.5
+            assert await b.queue.reclaim() == pytest.approx(0.5)
+            assert (await b.queue.look(job.id)).status == "running"
+            b.clock.now += 0.5
+            assert await b.queue.reclaim() == 1.0
+            assert (await b.queue.look(job.id)).status == "queued"
+            again = await b.queue.claim(W1)
+            assert (again.attempts, again.lease_epoch, again.started_at) == (2, 2, b.clock.now)
+            b.clock.now += 60
+            await b.queue.reclaim()
+            assert (await b.queue.look(job.id)).outcome == "dead"
+            assert await b.queue.claim(W1) is None
+
+    run(work())
+
+
+def test_a_renewed_lease_counts_from_then(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order())
+            await b.queue.claim(W1)
+            b.clock.now += 50
+            assert (await b.queue.renew(job.id, Lease("w1", 1))).lease_until == b.clock.now + 60
+            b.clock.now += 59
+            await b.queue.reclaim()
+            assert (await b.queue.look(job.id)).status == "running"
+
+    run(work())
+
+
+def test_more_leases_than_one_transaction_takes_back(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            jobs = await asyncio.gather(*(b.queue.submit(order()) for _ in range(1100)))
+            await asyncio.gather(*(b.queue.claim(W1) for _ in jobs))
+            b.clock.now += 61
+            await b.queue.reclaim()
+            page = await b.queue.browse(Browse(status=None, agent=None, limit=200, before=None))
+            assert {job.status for job in page.jobs} == {"queued"}
+            assert await b.queue.running() == {}
+
+    run(work())
+
+
+def test_concurrent_claims_share_no_job(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            jobs = await asyncio.gather(*(b.queue.submit(order()) for _ in range(300)))
+            claimed = await asyncio.gather(*(b.queue.claim(W1) for _ in range(400)))
+            ids = [job.id for job in claimed if job]
+            assert sorted(ids) == sorted(job.id for job in jobs)
+
+    run(work())
+
+
+def test_a_job_wakes_one_waiter_that_may_run_it(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            waiters = [asyncio.create_task(b.queue.claim(W1, wait=8)) for _ in range(3)]
+            foreign = asyncio.create_task(b.queue.claim(Worker("w2"), wait=8))
+            await asyncio.sleep(0.1)
+            job = await b.queue.submit(order("a"))
+            done, _ = await asyncio.wait([*waiters, foreign], return_when=asyncio.FIRST_COMPLETED)
+            assert [task.result().id for task in done] == [job.id]
+            assert waiters[0] in done
+            b.queue.stop_waiting()
+            assert await asyncio.gather(*waiters[1:], foreign) == [None, None, None]
+            assert await b.queue.claim(W1, wait=8) is None
+
+    run(work())
+
+
+def test_a_waiter_that_takes_another_job_passes_its_wake_on(
+    bench: Callable[..., Any], run: Callable[[Any], Any]
+) -> None:
+    """One that can do both is woken for `a` and finds the older `b`: the other waiter must get `a`."""
+
+    async def work() -> None:
+        async with bench() as b:
+            both = Worker("both", frozenset({"a", "b"}))
+            first = asyncio.create_task(b.queue.claim(both, wait=8))
+            await asyncio.sleep(0.05)
+            second = asyncio.create_task(b.queue.claim(W1, wait=8))
+            await asyncio.sleep(0.05)
+            jobs = [Job(id=n, command="ping", created_at=0, lease_seconds=60, max_deliveries=1,
+                        route=Route(None, frozenset(n))) for n in "ba"]  # fmt: skip
+            b.store._listeners.clear()
+            for job in jobs:
+                await b.store.add(job, limit=0)
+            b.queue._on_change(jobs[1])
+            assert [job.id for job in await asyncio.gather(first, second)] == ["b", "a"]
+
+    run(work())
+
+
+def test_a_hangup_ends_a_wait_and_passes_the_wake_on(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            hangup: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            gone = asyncio.create_task(b.queue.claim(W1, wait=8, hangup=hangup))
+            here = asyncio.create_task(b.queue.claim(W1, wait=8))
+            await asyncio.sleep(0.05)
+            hangup.set_result(None)
+            job = await b.queue.submit(order("a"))
+            assert (await here).id == job.id
+            assert await gone is None
+
+    run(work())
+
+
+def test_a_cancelled_waiter_passes_its_wake_on(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            cancelled = asyncio.create_task(b.queue.claim(W1, wait=8))
+            here = asyncio.create_task(b.queue.claim(W1, wait=8))
+            await asyncio.sleep(0.05)
+            job = Job(id="j", command="ping", created_at=0, lease_seconds=60, max_deliveries=1)
+            b.store._listeners.clear()
+            await b.store.add(job, limit=0)
+            b.queue._on_change(job)
+            cancelled.cancel()
+            assert (await here).id == "j"
+
+    run(work())
+
+
+def test_the_rate_is_counted_per_submitter_and_minute(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench(per_minute=2) as b:
+            for _ in range(2):
+                await b.queue.submit(order(), "one")
+            b.clock.now += 10
+            with pytest.raises(TooManySubmissionsError) as error:
+                await b.queue.submit(order(), "one")
+            assert error.value.retry_after == 50
+            await b.queue.submit(order(), "two")
+            b.clock.now += 50
+            await b.queue.submit(order(), "one")
+
+    run(work())
+
+
+def test_the_count_of_unfinished_jobs_survives_a_rollback_and_a_restart(
+    bench: Callable[..., Any], run: Callable[[Any], Any]
+) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        raise ValueError("poison")
+
+    async def fill(b: Bench) -> int:
+        count = 0
+        while True:
+            try:
+                await b.queue.submit(order("a"))
+            except QueueFullError:
+                return count
+            count += 1
+
+    async def work() -> None:
+        async with bench(max_unfinished=5) as b:
+            good = asyncio.gather(*(b.queue.submit(order("a")) for _ in range(2)))
+            with pytest.raises(ValueError, match="poison"):
+                await b.database.write(fail)
+            await good
+            assert await fill(b) == 3
+            job = await b.queue.claim(W1)
+            await b.queue.finish(job.id, Lease("w1"), "")
+            await b.queue.finish(job.id, Lease("w1"), "")
+            assert await fill(b) == 1
+        async with bench(max_unfinished=7) as b:
+            assert await fill(b) == 2
+            assert len([1 for _ in range(10) if await b.queue.claim(W1)]) == 7
+
+    run(work())
+
+
+def test_a_rolled_back_claim_does_not_hide_its_route(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    """Inside the failing transaction the route looks empty; after the rollback it is not."""
+
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order("a"))
+
+            def claim_and_fail(connection: sqlite3.Connection) -> None:
+                connection.execute("UPDATE jobs SET status = 'running'")
+                assert b.store._oldest(connection, W1) is None
+                raise ValueError("poison")
+
+            with pytest.raises(ValueError, match="poison"):
+                await b.database.write(claim_and_fail)
+            assert (await b.queue.claim(W1)).id == job.id
+
+    run(work())
+
+
+def test_a_refused_change_leaves_the_job_alone(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order())
+            claimed = await b.queue.claim(W1)
+            with pytest.raises(LeaseLostError):
+                await b.queue.finish(job.id, Lease("w2"), "r")
+            assert await b.queue.look(job.id) == claimed
+
+    run(work())
+
+
+def test_the_queries_use_their_indexes(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    cases = [
+        (store._OLDEST, (None, ""), "jobs_queued"),
+        (store._EXPIRED, (0.0, 1), "jobs_running"),
+        ("SELECT min(lease_until) FROM jobs WHERE status = 'running'", (), "jobs_running"),
+        (store._BROWSE[False, True], {"before": 1, "agent": "a", "limit": 1}, "jobs_of_agent"),
+    ]
+
+    async def work() -> None:
+        async with bench() as b:
+            for query, values, index in cases:
+                used = await b.database.read(lambda db, query=query, values=values: plan(db, query, values))
+                assert index in used, used
+                assert "TEMP B-TREE" not in used
+
+    run(work())
+
+
+def test_foreign_jobs_cost_a_claim_nothing(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    """Behind 20,000 foreign jobs of 2,000 kinds, a claim makes as many probes as on an empty queue."""
+
+    async def work() -> None:
+        async with bench() as b:
+            orders = [order(f"foreign-{n % 2000}", "a") for n in range(20_000)]
+            await asyncio.gather(*(b.queue.submit(each) for each in orders))
+            job = await b.queue.submit(order("a"))
+            statements: list[str] = []
+
+            def trace(connection: sqlite3.Connection) -> None:
+                connection.set_trace_callback(statements.append)
+
+            await b.database.write(trace)
+            assert (await b.queue.claim(W1)).id == job.id
+            assert sum(statement.startswith("SELECT n FROM jobs") for statement in statements) == 1
+
+    run(work())
+
+
+def test_a_route_index_looks_at_nothing_foreign() -> None:
+    index = RouteIndex()
+    for n in range(50_000):
+        index.add(Route(None, frozenset({f"f{n}", "z"})))
+    mine = [Route(), Route("w1"), Route(None, frozenset("a")), Route("w1", frozenset("a"))]
+    for route in mine:
+        index.add(route)
+    began = time.perf_counter()
+    for _ in range(1000):
+        found = index.open_to(Worker("w1", frozenset({"a", "z"})))
+    assert time.perf_counter() - began < 1
+    assert sorted(map(repr, found)) == sorted(map(repr, mine))
+    for route in mine:
+        index.discard(route)
+    assert index.open_to(W1) == []

@@ -1,0 +1,98 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker_app.errors import SettingsError
+from broker_app.settings import Settings
+
+DEFAULTS = Settings(
+    database=Path("/var/lib/openclaw-broker/broker.db"),
+    host="127.0.0.1",
+    port=8000,
+    worker_token=None,
+    bot_token=None,
+    lease_seconds=60,
+    commands=None,
+    max_body_bytes=524288,
+    max_result_bytes=262144,
+    max_unfinished=1_000_000,
+    per_minute=0,
+    max_connections=1000,
+)
+
+
+def test_defaults() -> None:
+    assert Settings.from_environment({}) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "field", "expected"),
+    [
+        ("BROKER_DB", "/x/y.db", "database", Path("/x/y.db")),
+        ("BROKER_HOST", "::1", "host", "::1"),
+        ("BROKER_PORT", "0", "port", 0),
+        ("BROKER_PORT", "", "port", 8000),
+        ("WORKER_TOKEN", "w", "worker_token", "w"),
+        ("BOT_TOKEN", "b", "bot_token", "b"),
+        ("BOT_TOKEN", "", "bot_token", None),
+        ("LEASE_SECONDS", "300", "lease_seconds", 300),
+        ("BROKER_COMMANDS", "ping, exec", "commands", frozenset({"ping", "exec"})),
+        ("BROKER_COMMANDS", " ", "commands", None),
+        ("MAX_REQUEST_BODY_BYTES", "2048", "max_body_bytes", 2048),
+        ("MAX_RESULT_BYTES", "10", "max_result_bytes", 10),
+        ("MAX_QUEUED_JOBS", "0", "max_unfinished", 0),
+        ("RATE_LIMIT_JOBS_PER_MIN", "7", "per_minute", 7),
+        ("MAX_CONNECTIONS", "5", "max_connections", 5),
+    ],
+)
+def test_a_variable_sets_its_field(variable: str, value: str, field: str, expected: object) -> None:
+    settings = Settings.from_environment({variable: value})
+    assert getattr(settings, field) == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BROKER_PORT", "65536"),
+        ("BROKER_PORT", "http"),
+        ("LEASE_SECONDS", "0"),
+        ("LEASE_SECONDS", "-5"),
+        ("LEASE_SECONDS", "1.5"),
+        ("LEASE_SECONDS", "86401"),
+        ("LEASE_SECONDS", "٣"),
+        ("LEASE_SECONDS", "9" * 5000),
+        ("MAX_REQUEST_BODY_BYTES", "1"),
+        ("MAX_RESULT_BYTES", "0"),
+        ("MAX_QUEUED_JOBS", "many"),
+        ("RATE_LIMIT_JOBS_PER_MIN", "-1"),
+        ("MAX_CONNECTIONS", "0"),
+        ("BROKER_COMMANDS", "ping,,exec"),
+        ("BROKER_COMMANDS", "Ping"),
+        ("WORKER_TOKEN", "two words"),
+        ("BOT_TOKEN", "line\nbreak"),
+    ],
+)
+def test_a_wrong_variable_is_named(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{variable} must be "):
+        Settings.from_environment({variable: value})
+
+
+def test_tokens_come_from_credentials_where_no_variable_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "worker-token").write_text("from-file\n", encoding="utf-8")
+    (tmp_path / "bot-token").write_text("from-file\n", encoding="utf-8")
+    settings = Settings.from_environment({"CREDENTIALS_DIRECTORY": str(tmp_path), "BOT_TOKEN": "variable"})
+    assert (settings.worker_token, settings.bot_token) == ("from-file", "variable")
+
+
+def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bot-token").mkdir()
+    with pytest.raises(SettingsError, match=r"^BOT_TOKEN: .*bot-token"):
+        Settings.from_environment({"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_tokens_are_not_shown() -> None:
+    assert "secret" not in repr(Settings.from_environment({"BOT_TOKEN": "secret", "WORKER_TOKEN": "secret"}))
