@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     minting = _command(actions, "mint", _mint, "make a token for a name and print it")
     minting.add_argument("name", type=_name)
     minting.add_argument("--role", type=Role, choices=list(Role), default=Role.WORKER)
+    minting.add_argument("--replace", action="store_true", help="revoke the name's earlier tokens of the role")
     listing = _command(actions, "list", _list, "list who has tokens")
     listing.add_argument("--json", action="store_true")
     revoking = _command(actions, "revoke", _revoke, "revoke every token of a name")
@@ -86,7 +87,8 @@ def _check(settings: Settings, _options: argparse.Namespace) -> None:
 
 def _mint(settings: Settings, options: argparse.Namespace) -> None:
     with closing(connect(settings.database)) as database:
-        sys.stdout.write(mint(database, options.name, options.role, time.time()) + "\n")
+        token = mint(database, options.name, options.role, time.time(), alone=options.replace)
+    sys.stdout.write(f"{token}\n")
 
 
 def _revoke(settings: Settings, options: argparse.Namespace) -> None:

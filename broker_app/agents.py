@@ -62,8 +62,15 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("latin-1", "replace")).digest()
 
 
-def mint(connection: sqlite3.Connection, name: str, role: Role, now: float) -> str:
+def mint(connection: sqlite3.Connection, name: str, role: Role, now: float, *, alone: bool = False) -> str:
     """Make a token and return its text, which is kept nowhere.
+
+    Args:
+        connection: To the broker's database.
+        name: Whose token it is.
+        role: What it may be used for.
+        now: Seconds since the epoch.
+        alone: Whether the name's other tokens of the role end as this one begins.
 
     Raises:
         TokenError: The name has two tokens of that role already.
@@ -71,6 +78,8 @@ def mint(connection: sqlite3.Connection, name: str, role: Role, now: float) -> s
     token = secrets.token_hex(32)
     connection.execute("BEGIN IMMEDIATE")
     try:
+        if alone:
+            connection.execute("DELETE FROM tokens WHERE name = ? AND role = ?", (name, role))
         query = "SELECT count(*) FROM tokens WHERE name = ? AND role = ?"
         (count,) = connection.execute(query, (name, role)).fetchone()
         if count >= _TOKENS_PER_NAME:

@@ -82,6 +82,18 @@ def test_a_worker_whose_token_is_revoked_while_it_waits_gets_no_job(shared: Brok
     assert (job["status"], job["attempts"]) == ("queued", 0)
 
 
+def test_a_token_that_replaces_others_is_the_only_one_left(shared: Broker, cap: str) -> None:
+    earlier = [mint(shared, cap), mint(shared, cap)]
+    bot = mint(shared, cap, "--role", "bot")
+    token = mint(shared, cap, "--replace")
+    assert shared.client({"X-Worker-Token": token}).get("/jobs/none").status_code == 404
+    assert shared.client({"X-Bot-Token": bot}).get("/jobs/none").status_code == 404
+    listed = json.loads(shared.command("token", "list", "--json").stdout)
+    assert [entry["role"] for entry in listed if entry["name"] == cap] == ["bot", "worker"]
+    for old in earlier:
+        assert shared.client({"X-Worker-Token": old}).get("/jobs/none").status_code == 401
+
+
 def test_two_tokens_of_a_name_are_valid_at_once_and_no_third(shared: Broker, cap: str) -> None:
     tokens = [mint(shared, cap), mint(shared, cap)]
     assert len(set(tokens)) == 2
