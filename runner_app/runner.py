@@ -114,6 +114,8 @@ class Runner:
         try:
             await attempt.settle()
             self._journal.forget(claim)
+            if claim.backend != _INLINE:
+                await self._tidy()
         except (ExecutionError, OSError, ValueError) as error:
             _log.error("%s: %s; it is looked at again within %s s", claim.name, error, LOOK_SECONDS)
         finally:
