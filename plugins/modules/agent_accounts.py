@@ -317,7 +317,8 @@ def main() -> None:
             host.absent(name, remove_home=module.params["remove_home"])
     except (OSError, AccountError) as error:
         module.fail_json(msg=str(error), changed=bool(host.actions), actions=host.actions)
-    module.exit_json(changed=bool(host.actions), actions=host.actions, diff=host.diffs)
+    done = {"before": "", "after": "".join(f"{action}\n" for action in host.actions)}
+    module.exit_json(changed=bool(host.actions), actions=host.actions, diff=[*host.diffs, done])
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://broker"]
-TOKEN = "/etc/openclaw/operator-token"
-OPERATOR = f"X-Bot-Token: $(cat {TOKEN})"
+OPERATOR_FILE = "/etc/openclaw/operator-token"
+OPERATOR = f"X-Bot-Token: $(cat {OPERATOR_FILE})"
 CALL = "curl --silent --max-time 10 --header @- --output /dev/stdout --write-out '\\n%{http_code}'"
 
 
@@ -68,7 +68,12 @@ def test_systemd_finds_it_hardened(root: Host) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [TOKEN, "/etc/openclaw/broker-credentials", "/var/lib/openclaw-broker", "/var/lib/openclaw-broker/broker.db"],
+    [
+        OPERATOR_FILE,
+        "/etc/openclaw/broker-credentials",
+        "/var/lib/openclaw-broker",
+        "/var/lib/openclaw-broker/broker.db",
+    ],
 )
 def test_others_cannot_read(host: Host, path: str) -> None:
     with host.sudo():
@@ -95,8 +100,8 @@ def test_no_token_shows(root: Host) -> None:
         "cat /var/lib/openclaw-broker/broker.db /var/lib/openclaw-broker/broker.db-wal",
     ]
 
-    assert root.run(f"cat {TOKEN} | grep --file={TOKEN}").rc == 0
-    assert not [place for place in places if root.run(f"{place} | grep --quiet --text --file={TOKEN}").rc == 0]
+    assert root.run(f"cat {OPERATOR_FILE} | grep --file={OPERATOR_FILE}").rc == 0
+    assert not [place for place in places if root.run(f"{place} | grep --quiet --text --file={OPERATOR_FILE}").rc == 0]
 
 
 def test_its_command_line_is_for_root(host: Host) -> None:
