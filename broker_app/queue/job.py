@@ -183,8 +183,6 @@ def _ended(
 def _require_epoch(job: Job, lease: Lease) -> None:
     if lease.epoch not in (None, job.lease_epoch):
         raise LeaseLostError(f"stale lease epoch {lease.epoch}; the current one is {job.lease_epoch}", job)
-    if lease.epoch is not None and job.status == Status.QUEUED:
-        raise LeaseLostError(f"lease epoch {lease.epoch} has ended; the job is queued", job)
 
 
 def _require_running(job: Job, lease: Lease) -> None:

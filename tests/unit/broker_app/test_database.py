@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker_app import database as database_module
+from broker_app import schema
 from broker_app.database import Database
 from broker_app.errors import DatabaseError, JobNotFoundError, StorageFailedError, StorageFullError
 from broker_app.schema import APPLICATION_ID, VERSION, connect
@@ -163,6 +166,52 @@ def test_a_full_disk_is_told_apart_and_survived(tmp_path: Path, run: Callable[[A
             await traced.database.write(pages(100_000))
             await traced.database.write(insert("y" * 100_000))
             assert await traced.database.read(names) == {"y" * 100_000}
+
+    run(work())
+
+
+def test_a_file_held_by_another_process_costs_one_wait_for_all(
+    tmp_path: Path, run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_BUSY_SECONDS", 0.3)
+
+    async def work() -> None:
+        async with Traced(tmp_path / "db") as traced:
+            other = sqlite3.connect(tmp_path / "db", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            writes = (traced.database.write(insert(f"a{n}")) for n in range(20))
+            results = await asyncio.gather(*writes, return_exceptions=True)
+            assert {type(result) for result in results} == {StorageFailedError}
+            assert time.monotonic() - began < 2
+            other.execute("ROLLBACK")
+            other.close()
+            await traced.database.write(insert("b"))
+            assert await traced.database.read(names) == {"b"}
+
+    run(work())
+
+
+def test_the_log_is_carried_over_in_idle_time_and_not_truncated(
+    tmp_path: Path, run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_CHECKPOINT_AFTER", 5)
+    monkeypatch.setattr(database_module, "_IDLE_SECONDS", 0.05)
+    log = tmp_path / "db-wal"
+
+    async def work() -> None:
+        async with Traced(tmp_path / "db") as traced:
+            for n in range(10):
+                await traced.database.write(insert(f"a{n}"))
+            size = log.stat().st_size
+            while traced.count("PRAGMA wal_checkpoint") == 0:
+                await asyncio.sleep(0.01)
+            await traced.database.write(insert("b"))
+            assert log.stat().st_size == size > 0
+            (tmp_path / "copy").write_bytes((tmp_path / "db").read_bytes())
+            copy = connect(tmp_path / "copy")
+            assert names(copy) == {f"a{n}" for n in range(10)}
+            copy.close()
 
     run(work())
 

@@ -155,6 +155,6 @@ def test_the_rate_limit_says_when() -> None:
     assert answer.headers == {"retry-after": "2"}
 
 
-def test_every_error_has_an_answer_or_none_of_ours_is_forgotten() -> None:
+def test_an_unknown_error_is_not_hidden() -> None:
     with pytest.raises(BrokerError):
         JOBS.refuse(BrokerError("unknown"), CALLS["POST", "/jobs"], None)

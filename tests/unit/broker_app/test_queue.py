@@ -82,6 +82,25 @@ def test_more_leases_than_one_transaction_takes_back(bench: Callable[..., Any], 
     run(work())
 
 
+@pytest.mark.parametrize("way", ["release", "expire"])
+def test_a_requeued_job_is_found_by_workers_that_found_nothing_meanwhile(
+    bench: Callable[..., Any], run: Callable[[Any], Any], way: str
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order("a"))
+            assert (await b.queue.claim(W1)).id == job.id
+            assert await b.queue.claim(W1) is None
+            if way == "release":
+                await b.queue.release(job.id, Lease("w1", 1))
+            else:
+                b.clock.now += 61
+                await b.queue.reclaim()
+            assert (await b.queue.claim(W1)).id == job.id
+
+    run(work())
+
+
 def test_concurrent_claims_share_no_job(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with bench() as b:
