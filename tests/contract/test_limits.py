@@ -123,6 +123,15 @@ def test_an_endless_body_is_not_kept(own: Broker) -> None:
     assert resident(own) - before < 4 * MIB
 
 
+def test_a_client_that_goes_in_the_middle_of_its_body_is_no_error_of_ours(own: Broker) -> None:
+    head = f"POST /jobs HTTP/1.1\r\nHost: x\r\nX-Bot-Token: {own.bot_token}\r\nContent-Length: 99\r\n\r\n{{"
+    for _ in range(5):
+        with own.socket() as sock:
+            sock.sendall(head.encode())
+        assert own.client().get("/health").status_code == 200
+    assert "ERROR" not in own.log.read_text(encoding="utf-8")
+
+
 def test_connections_are_bounded(start_broker: Callable[..., Broker]) -> None:
     broker = start_broker(MAX_CONNECTIONS="20")
     socks = [broker.socket() for _ in range(20)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -95,6 +96,23 @@ def test_waiting_callers_are_answered_when_it_stops(activated: Activated) -> Non
     thread.join()
     assert answers == [None]
     assert time.monotonic() - began < 5
+
+
+def test_a_kept_connection_gets_one_more_answer_when_it_stops(activated: Activated) -> None:
+    """Its client may be about to send: it is told to close before the connection is."""
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with activated.socket() as sock:
+        sock.sendall(request)
+        assert b"connection: close" not in sock.recv(4096)
+        os.kill(activated.pid, signal.SIGTERM)
+        assert activated.notices.recv(100) == b"STOPPING=1"
+        time.sleep(0.2)
+        sock.sendall(request)
+        answer = sock.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+    assert activated.process is not None
+    assert activated.process.wait(10) == 0
 
 
 def test_a_restart_refuses_and_resets_nobody(activated: Activated) -> None:

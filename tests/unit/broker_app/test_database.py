@@ -34,6 +34,13 @@ def names(connection: sqlite3.Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT name FROM agents")}
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class Traced:
     """A database whose writer's statements are noted, and which can be held up."""
 
@@ -204,8 +211,7 @@ def test_the_log_is_carried_over_in_idle_time_and_not_truncated(
             for n in range(10):
                 await traced.database.write(insert(f"a{n}"))
             size = log.stat().st_size
-            while traced.count("PRAGMA wal_checkpoint") == 0:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(until, lambda: traced.count("PRAGMA wal_checkpoint") > 0)
             await traced.database.write(insert("b"))
             assert log.stat().st_size == size > 0
             (tmp_path / "copy").write_bytes((tmp_path / "db").read_bytes())

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker_app.agents import Role
+from broker_app.broker import Broker
+from broker_app.dialects import Identity
 from broker_app.errors import LeaseLostError, QueueFullError, TooManySubmissionsError
 from broker_app.queue import sqlite as store
-from broker_app.queue.commands import Browse, Submit
+from broker_app.queue.commands import Browse, Claim, Submit
 from broker_app.queue.job import Job, Lease, Route, Worker
 from broker_app.queue.routes import RouteIndex
+from broker_app.settings import Settings
 
 if TYPE_CHECKING:
     import sqlite3
@@ -118,10 +122,12 @@ def test_a_job_wakes_one_waiter_that_may_run_it(bench: Callable[..., Any], run: 
             waiters = [asyncio.create_task(b.queue.claim(W1, wait=8)) for _ in range(3)]
             foreign = asyncio.create_task(b.queue.claim(Worker("w2"), wait=8))
             await asyncio.sleep(0.1)
+            statements: list[str] = []
+            await b.database.write(lambda connection: connection.set_trace_callback(statements.append))
             job = await b.queue.submit(order("a"))
-            done, _ = await asyncio.wait([*waiters, foreign], return_when=asyncio.FIRST_COMPLETED)
-            assert [task.result().id for task in done] == [job.id]
-            assert waiters[0] in done
+            assert (await waiters[0]).id == job.id
+            await asyncio.sleep(0.1)
+            assert sum(statement.startswith("SELECT n FROM jobs") for statement in statements) == 1
             b.queue.stop_waiting()
             assert await asyncio.gather(*waiters[1:], foreign) == [None, None, None]
             assert await b.queue.claim(W1, wait=8) is None
@@ -163,6 +169,24 @@ def test_a_hangup_ends_a_wait_and_passes_the_wake_on(bench: Callable[..., Any], 
             job = await b.queue.submit(order("a"))
             assert (await here).id == job.id
             assert await gone is None
+
+    run(work())
+
+
+def test_a_job_claimed_for_a_caller_that_hung_up_is_given_back(
+    bench: Callable[..., Any], run: Callable[[Any], Any]
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            broker = Broker(Settings.from_environment({"WORKER_TOKEN": "w"}), b.database, b.store)
+            principal, token = await broker.admit({Role.WORKER: "w"}, frozenset({Role.WORKER}))
+            caller = broker.identify(principal, token, Identity("w1", ("a",)))
+            hangup: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            job = await b.queue.submit(order("a"))
+            hangup.set_result(None)
+            assert await broker.perform(Claim(5.0), caller, hangup) is None
+            given_back = await b.queue.look(job.id)
+            assert (given_back.status, given_back.attempts, given_back.lease_epoch) == ("queued", 0, 1)
 
     run(work())
 
