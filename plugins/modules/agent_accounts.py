@@ -187,6 +187,13 @@ def _user(name: str) -> pwd.struct_passwd | None:
         return None
 
 
+def _outdated(uid: int) -> bool:
+    """Whether systemd has yet to read a changed file of the user's slice or manager."""
+    units = [f"user-{uid}.slice", f"user@{uid}.service"]
+    show = ["systemctl", "show", "--property=NeedDaemonReload", *units]
+    return "=yes" in subprocess.run(show, capture_output=True, text=True, check=False).stdout
+
+
 def _members() -> list[str] | None:
     try:
         return grp.getgrnam(GROUP).gr_mem
@@ -228,12 +235,14 @@ class Host:
             raise AccountError(f"{name}: this user is not an agent's (not in {GROUP}); name the agent otherwise.")
 
     def limits(self, agent: dict[str, Any]) -> None:
-        """Write the drop-in of the user's slice."""
+        """Write the drop-in of the user's slice, and have systemd read what changed about the user's units."""
         name, user = agent["name"], _user(agent["name"])
         path = UNITS / f"user-{user.pw_uid if user else 'NEW'}.slice.d" / "50-openclaw.conf"
         text = drop_in(agent)
         before = path.read_text() if path.exists() else ""
         if before == text:
+            if user and _outdated(user.pw_uid):
+                self.do(name, "reload systemd", ["systemctl", "daemon-reload"])
             return
         self.diffs.append({"before_header": str(path), "after_header": str(path), "before": before, "after": text})
         if not self.check_mode:

@@ -50,6 +50,9 @@ options:
       check:
         description: Command that must succeed before a running unit is restarted.
         type: str
+      probe:
+        description: Command that succeeds while what the unit sets up is in force; if it fails, the unit is restarted.
+        type: str
       newer_than:
         description: Files read at the start; a running unit that started before one of them changed is restarted.
         type: list
@@ -72,6 +75,7 @@ SUBOPTIONS: dict[str, Any] = {
     "enabled": {"type": "bool"},
     "respect_mask": {"type": "bool", "default": False},
     "check": {"type": "str"},
+    "probe": {"type": "str"},
     "newer_than": {"type": "list", "elements": "path", "default": []},
 }
 PROPERTIES = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,InactiveExitTimestampMonotonic"
@@ -109,13 +113,13 @@ def parse(text: str, epoch_of_boot: float) -> Unit:
     )
 
 
-def plan(entry: dict[str, Any], unit: Unit, newest: float) -> list[str]:
+def plan(entry: dict[str, Any], unit: Unit, *, stale: bool) -> list[str]:
     """Return the verbs that bring a unit into the wanted state, in order.
 
     Args:
         entry: One of the task's units.
         unit: What systemd says about it.
-        newest: When the newest of its files changed, in seconds since the epoch.
+        stale: Whether the unit, if it runs, does not run as its files say.
 
     Raises:
         UnitError: The unit is masked or has no file, and must run.
@@ -136,7 +140,7 @@ def plan(entry: dict[str, Any], unit: Unit, newest: float) -> list[str]:
         return [*verbs, "stop"] if running else verbs
     if not running:
         return [*verbs, "start"]
-    return [*verbs, "restart"] if newest > unit.started else verbs
+    return [*verbs, "restart"] if stale else verbs
 
 
 def newest_change(paths: list[str]) -> float:
@@ -220,7 +224,9 @@ def verbs_for(entry: dict[str, Any], *, check_mode: bool) -> list[str]:
         unit = show(entry)
         if unit.load == "not-found":
             raise UnitError("there is no such unit on the host.")
-    return plan(entry, unit, newest_change(entry["newer_than"]))
+    stale = newest_change(entry["newer_than"]) > unit.started
+    broken = entry["probe"] is not None and _refused(entry["probe"]) != ""
+    return plan(entry, unit, stale=stale or broken)
 
 
 def main() -> None:

@@ -23,33 +23,33 @@ def unit(base: Unit, **more: Any) -> Unit:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "actual", "newest", "verbs"),
+    ("wanted", "actual", "stale", "verbs"),
     [
-        (entry(enabled=True), RUNNING, 0, []),
-        (entry(enabled=True), STOPPED, 0, ["enable", "start"]),
-        (entry(enabled=False), unit(RUNNING, file="enabled"), 0, ["disable"]),
-        (entry(), unit(STOPPED, active="failed"), 0, ["start"]),
-        (entry(), unit(RUNNING, active="activating"), 0, []),
-        (entry(), RUNNING, 999.9, []),
-        (entry(), RUNNING, 1000.1, ["restart"]),
-        (entry(), unit(STOPPED, started=1000.0), 2000.0, ["start"]),
-        (entry(), unit(RUNNING, reload=True), 0, ["daemon-reload"]),
-        (entry(), unit(RUNNING, reload=True), 1000.1, ["daemon-reload", "restart"]),
-        (entry(enabled=True), unit(RUNNING, file="static"), 0, []),
-        (entry(state="stopped", enabled=False), RUNNING, 0, ["disable", "stop"]),
-        (entry(state="stopped", enabled=False), STOPPED, 0, []),
-        (entry(state="stopped"), RUNNING, 2000.0, ["stop"]),
-        (entry(state="stopped", enabled=False), unit(STOPPED, load="not-found", file=""), 0, []),
-        (entry(respect_mask=True, enabled=True), unit(STOPPED, load="masked", file="masked"), 0, []),
+        (entry(enabled=True), RUNNING, False, []),
+        (entry(enabled=True), STOPPED, False, ["enable", "start"]),
+        (entry(enabled=False), unit(RUNNING, file="enabled"), False, ["disable"]),
+        (entry(), unit(STOPPED, active="failed"), False, ["start"]),
+        (entry(), unit(RUNNING, active="activating"), False, []),
+        (entry(), RUNNING, False, []),
+        (entry(), RUNNING, True, ["restart"]),
+        (entry(), unit(STOPPED, started=1000.0), True, ["start"]),
+        (entry(), unit(RUNNING, reload=True), False, ["daemon-reload"]),
+        (entry(), unit(RUNNING, reload=True), True, ["daemon-reload", "restart"]),
+        (entry(enabled=True), unit(RUNNING, file="static"), False, []),
+        (entry(state="stopped", enabled=False), RUNNING, False, ["disable", "stop"]),
+        (entry(state="stopped", enabled=False), STOPPED, False, []),
+        (entry(state="stopped"), RUNNING, True, ["stop"]),
+        (entry(state="stopped", enabled=False), unit(STOPPED, load="not-found", file=""), False, []),
+        (entry(respect_mask=True, enabled=True), unit(STOPPED, load="masked", file="masked"), False, []),
     ],
 )
-def test_plan(wanted: dict[str, Any], actual: Unit, newest: float, verbs: list[str]) -> None:
-    assert plan(wanted, actual, newest) == verbs
+def test_plan(wanted: dict[str, Any], actual: Unit, stale: bool, verbs: list[str]) -> None:
+    assert plan(wanted, actual, stale=stale) == verbs
 
 
 def test_a_masked_unit_that_must_run_is_refused() -> None:
     with pytest.raises(UnitError, match="systemctl unmask"):
-        plan(entry(), unit(STOPPED, load="masked"), 0)
+        plan(entry(), unit(STOPPED, load="masked"), stale=False)
 
 
 def test_parse_reads_the_start_on_the_wall_clock() -> None:

@@ -53,7 +53,7 @@ def call(broker: Host, path: str, body: dict[str, Any] | None = None) -> dict[st
 
 def as_agent(root: Host, name: str, command: str) -> Any:
     """Run a command within the agent's slice, as its jobs are."""
-    return root.run(f"systemd-run --quiet --user --machine={name}@ --pipe --wait --collect {command}")
+    return root.run(f"systemd-run --quiet --user --machine={name}@ --pipe --wait --collect {command} || exit 1")
 
 
 def until(check: Any, seconds: float = 20) -> Any:
