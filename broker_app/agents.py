@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from broker_app.errors import TokenError
+from broker_app.errors import DatabaseError, TokenError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -149,11 +149,20 @@ class Agents:
         self._unsaved.add(name)
 
     async def save(self) -> None:
-        """Write what changed since the last time."""
+        """Write what changed since the last time.
+
+        Raises:
+            DatabaseError: It cannot; the next time writes it.
+        """
         names, self._unsaved = self._unsaved, set()
         agents = [self._agents[name] for name in names]
-        if agents:
+        if not agents:
+            return
+        try:
             await self._database.write(lambda connection: _upsert(connection, agents), durable=False)
+        except DatabaseError:
+            self._unsaved |= names
+            raise
 
     async def known(self) -> list[Agent]:
         """Every agent that ever called or has a worker token, by name."""

@@ -1,16 +1,16 @@
 """What can go wrong, as one tree.
 
 BrokerError
-├── SettingsError          a variable of the environment is wrong
-├── DatabaseError          the database file cannot be opened or used
+├── SettingsError               a variable of the environment is wrong
+├── DatabaseError               the database file cannot be opened or used
 │   ├── StorageFullError        no room for a write; nothing of it was kept
 │   └── StorageFailedError      a write or read failed; nothing of it was kept
-├── TokenError             a token cannot be minted or revoked
+├── TokenError                  a token cannot be minted or revoked
 ├── RefusedError                the caller may not do this
 │   ├── UnauthorisedError       no valid token of a role the call accepts
 │   └── WrongIdentityError      a token bound to one name was used under another
 ├── MalformedError              the request cannot be understood
-└── JobError               the queue refuses what was asked of it
+└── JobError                    the queue refuses what was asked of it
     ├── JobNotFoundError
     ├── NotRunningError         the job is not running
     ├── LeaseLostError          the lease named by the caller is not the current one

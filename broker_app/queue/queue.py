@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from broker_app.errors import DatabaseError
 from broker_app.queue import job as transitions
 from broker_app.queue.job import Job, Lease, Status, Worker
 from broker_app.queue.rate import RateLimit
@@ -153,8 +152,9 @@ class Queue:
         while True:
             try:
                 pause = await self.reclaim()
-            except DatabaseError as error:
-                _LOG.error("cannot take back lost leases, trying again: %s", error)
+            except Exception as error:
+                # Without this timer jobs would be stuck, so nothing may end it.
+                _LOG.error("cannot take back lost leases, trying again: %r", error)
                 pause = _LONGEST_SLEEP
             await asyncio.sleep(pause)
 

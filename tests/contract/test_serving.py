@@ -106,7 +106,7 @@ def test_a_kept_connection_gets_one_more_answer_when_it_stops(activated: Activat
         assert b"connection: close" not in sock.recv(4096)
         os.kill(activated.pid, signal.SIGTERM)
         assert activated.notices.recv(100) == b"STOPPING=1"
-        time.sleep(0.2)
+        time.sleep(0.12)
         sock.sendall(request)
         answer = sock.recv(4096)
     assert answer.startswith(b"HTTP/1.1 200 ")

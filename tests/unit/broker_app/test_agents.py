@@ -8,7 +8,7 @@ import pytest
 
 from broker_app.agents import Agent, Agents, Role, mint, revoke, tokens
 from broker_app.auth import Authenticator, Principal
-from broker_app.errors import TokenError, WrongIdentityError
+from broker_app.errors import StorageFailedError, TokenError, WrongIdentityError
 from broker_app.schema import connect
 from broker_app.server import tailnet_bound
 
@@ -85,6 +85,23 @@ def test_what_calls_tell_is_kept(bench: Callable[..., Any], run: Callable[[Any],
             await again.load()
             expected = [Agent("a", b.clock.now, "1", ("x",)), Agent("b", b.clock.now - 1, None, ())]
             assert await agents.known() == await again.known() == expected
+
+    run(work())
+
+
+def test_what_could_not_be_saved_is_saved_the_next_time(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            agents = Agents(b.database, b.clock)
+            agents.saw("a", runner_version=None, capabilities=None)
+            await b.database.write(lambda connection: connection.execute("ALTER TABLE agents RENAME TO away"))
+            with pytest.raises(StorageFailedError):
+                await agents.save()
+            await b.database.write(lambda connection: connection.execute("ALTER TABLE away RENAME TO agents"))
+            await agents.save()
+            again = Agents(b.database, b.clock)
+            await again.load()
+            assert [agent.name for agent in await again.known()] == ["a"]
 
     run(work())
 

@@ -11,7 +11,7 @@ import pytest
 from broker_app.agents import Role
 from broker_app.broker import Broker
 from broker_app.dialects import Identity
-from broker_app.errors import LeaseLostError, QueueFullError, TooManySubmissionsError
+from broker_app.errors import LeaseLostError, QueueFullError, StorageFailedError, TooManySubmissionsError
 from broker_app.queue import sqlite as store
 from broker_app.queue.commands import Browse, Claim, Submit
 from broker_app.queue.job import Job, Lease, Route, Worker
@@ -54,6 +54,28 @@ def test_a_lease_ends_with_the_clock(bench: Callable[..., Any], run: Callable[[A
             await b.queue.reclaim()
             assert (await b.queue.look(job.id)).outcome == "dead"
             assert await b.queue.claim(W1) is None
+
+    run(work())
+
+
+def test_nothing_ends_the_timer(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order())
+            await b.queue.claim(W1)
+            expire, failures = b.store.expire, [StorageFailedError("disk"), ValueError("bug")]
+
+            async def failing(*arguments: Any) -> Any:
+                if failures:
+                    raise failures.pop()
+                return await expire(*arguments)
+
+            b.store.expire = failing
+            b.clock.now += 61
+            timer = asyncio.create_task(b.queue.keep_leases())
+            again = await b.queue.claim(W1, wait=8)
+            assert (again.id, again.attempts, failures) == (job.id, 2, [])
+            timer.cancel()
 
     run(work())
 
