@@ -163,9 +163,17 @@ def _requires(value: Any) -> tuple[str | None, frozenset[str]]:
     except MalformedError:
         parsed = {"": None}
     caps = parsed.get("caps") or []
-    if parsed.keys() - {"caps"} or not isinstance(caps, list) or not all(map(_is_capability, caps)):
+    names = _capability_names(caps) if isinstance(caps, list) and not parsed.keys() - {"caps"} else None
+    if names is None:
         raise MalformedError(f'requires must be {{"caps": [...]}} with names that match {_CAPABILITY.pattern}')
-    return text, frozenset(caps)
+    return text, names
+
+
+def _capability_names(values: list[Any]) -> frozenset[str] | None:
+    """The names in a list, without those that are blank; None when there is something else in it."""
+    names = [value.strip() if isinstance(value, str) else value for value in values]
+    names = [name for name in names if name != ""]
+    return frozenset(names) if all(map(_is_capability, names)) else None
 
 
 def _is_capability(value: object) -> bool:
@@ -177,14 +185,13 @@ def _capabilities(header: str | None) -> tuple[str, ...] | None:
     if header is None:
         return None
     try:
-        names = json.loads(header) if header.lstrip().startswith("[") else header.split(",")
+        values = json.loads(header) if header.lstrip().startswith("[") else header.split(",")
     except (ValueError, RecursionError):
-        names = [None]
-    names = [name.strip() if isinstance(name, str) else name for name in names]
-    names = [name for name in names if name != ""]
-    if not all(map(_is_capability, names)):
+        values = [None]
+    names = _capability_names(values)
+    if names is None:
         raise MalformedError(f"X-Worker-Caps must be a JSON array or comma list of {_CAPABILITY.pattern}")
-    return tuple(sorted(set(names)))
+    return tuple(sorted(names))
 
 
 def _epoch(arrived: Arrived, fields: Fields) -> int | None:
