@@ -14,25 +14,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mutation:
-    """One thing of a role that is spoilt on a host: a shell command, and the file it spoils."""
+    """One thing of a role that is spoilt on a host: a shell command, and the file or unit it spoils.
+
+    A file with a secret is reported by its task alone.
+    """
 
     role: str
     node: str
     spoil: str
     path: str
+    task: str = ""
 
 
 _RUNNER_ENV = "/etc/openclaw/agents/agent1/runner.env"
 MUTATIONS = [
-    Mutation("base", "agents-2", "echo '# by hand' >> {path}", "/etc/nftables.conf"),
-    Mutation("base", "agents-2", "systemctl disable --quiet nftables", "nftables.service"),
-    Mutation("base", "agents-2", "chmod 0666 {path}", "/etc/ssh/sshd_config.d/40-openclaw.conf"),
+    Mutation("base", "agents-2", "echo '# by hand' >> {path}", "/etc/openclaw/firewall.nft"),
+    Mutation("base", "agents-2", "systemctl disable --quiet {path}", "openclaw-firewall.service"),
+    Mutation("base", "agents-2", "chmod 0666 {path}", "/etc/ssh/sshd_config.d/00-openclaw.conf"),
     Mutation("broker", "broker-1", "echo 'LEASE_SECONDS=1' >> {path}", "/etc/openclaw/broker.env"),
     Mutation("broker", "broker-1", "echo '# by hand' >> {path}", "/etc/systemd/system/openclaw-broker.service"),
-    Mutation("broker", "broker-1", "chmod 0755 {path}", "/etc/openclaw/operator-token"),
+    Mutation("broker", "broker-1", "chmod 0755 {path}", "/etc/openclaw/operator-token", "Place the operator's token"),
     Mutation("runner", "agents-1", "echo 'WORKER_ID=somebody' >> {path}", _RUNNER_ENV),
     Mutation("runner", "agents-1", "echo '# by hand' >> {path}", "/etc/systemd/user/openclaw-runner.service"),
-    Mutation("runner", "agents-1", "chmod 0644 {path}", "/etc/openclaw/agents/agent2/worker-token"),
+    Mutation(
+        "runner",
+        "agents-1",
+        "chmod 0644 {path}",
+        "/etc/openclaw/agents/agent2/worker-token",
+        "Place the agents' tokens",
+    ),
 ]
 
 
@@ -61,9 +71,15 @@ def test_the_next_run_repairs_exactly_what_was_changed(fleet: TestFleet) -> None
         (mutation.role, mutation.node) for mutation in MUTATIONS
     }
     for mutation in MUTATIONS:
-        assert mutation.path in announced.stdout, f"--check --diff did not announce {mutation.path}"
-        assert mutation.path in repaired.stdout, f"the run did not report {mutation.path}"
+        assert _reports(announced.stdout, mutation), f"--check --diff did not announce {mutation.path}"
+        assert _reports(repaired.stdout, mutation), f"the run did not report {mutation.path}"
     assert _changed(fleet.playbook().stdout) == []
+
+
+def _reports(output: str, mutation: Mutation) -> bool:
+    if mutation.task:
+        return (f"{mutation.role} : {mutation.task}", mutation.node) in _changed(output)
+    return mutation.path in output
 
 
 def _changed(output: str) -> list[tuple[str, str]]:

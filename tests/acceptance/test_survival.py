@@ -39,7 +39,7 @@ def test_a_job_outlives_its_runner_and_the_broker(
     ledger = f"/home/{agent}/workspace/ledger-{time.time_ns()}"
     start, end = (_LEDGER.format(word=word, ledger=ledger) for word in ("start", "end"))
     payload = json.dumps({"command": f"{start}; sleep {_SECONDS}; {end}; echo finished"})
-    since = broker.run_expect([0], "date +%s").stdout.strip()
+    since = host.run_expect([0], "date +%s").stdout.strip()
     job = submitter.submit(agent, "exec", payload)
     _wait_for(lambda: _words(host, ledger) == ["start"], 15)
 
@@ -57,9 +57,11 @@ def test_a_job_outlives_its_runner_and_the_broker(
     assert json.loads(ended["result"])["stdout"] == "finished\n"
     assert (ended["attempts"], ended["lease_epoch"], ended["worker_id"]) == (1, 1, agent)
     assert _words(host, ledger) == ["start", "end"]
-    log = broker.run_expect([0], f"journalctl -u openclaw-broker --since=@{since} -o cat").stdout
-    reports = [line for line in log.splitlines() if job in line and "/result" in line]
-    assert len(reports) == 1, reports
+    unit = "_SYSTEMD_USER_UNIT=openclaw-runner.service"
+    log = host.run_expect([0], f"journalctl {unit} --since=@{since} -o cat").stdout.splitlines()
+    told = [line for line in log if job in line]
+    assert sum(": adopted" in line for line in told) == 2, told
+    assert sum(": done: " in line for line in told) == 1, told
 
 
 def test_a_job_that_was_queued_while_the_runner_was_off_is_done_later(fleet: TestFleet, submitter: Submitter) -> None:
