@@ -12,6 +12,7 @@ from tests.contract.harness import Broker, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,20 @@ def broker(start_broker: Callable[..., Broker]) -> Iterator[Endpoint]:
     endpoint = Endpoint(url, os.environ["CONTRACT_BOT_TOKEN"], os.environ["CONTRACT_WORKER_TOKEN"])
     yield endpoint
     endpoint.close()
+
+
+@pytest.fixture
+def new_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    """A broker of this test's own with these settings, not started yet; ended with the test, however that ends."""
+    brokers: list[Broker] = []
+
+    def new(**settings: str) -> Broker:
+        brokers.append(Broker(tmp_path, settings))
+        return brokers[-1]
+
+    yield new
+    for broker in brokers:
+        broker.close()
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ def load(broker: Broker, acknowledged: dict[str, str | None], stop: threading.Ev
                 acknowledged[job["id"]] = name
 
 
-def test_nothing_acknowledged_is_lost_with_the_process(tmp_path: Path) -> None:
-    broker = Broker(tmp_path, {})
+def test_nothing_acknowledged_is_lost_with_the_process(new_broker: Callable[..., Broker]) -> None:
+    broker = new_broker()
     acknowledged: dict[str, str | None] = {}
     for _ in range(3):
         broker.start()
@@ -56,11 +56,10 @@ def test_nothing_acknowledged_is_lost_with_the_process(tmp_path: Path) -> None:
     results = {job_id: result for job_id, result in acknowledged.items() if result is not None}
     assert len(results) > 50
     assert {job_id: jobs[job_id].json()["result"] for job_id in results} == results
-    broker.close()
 
 
-def test_everything_survives_a_restart(tmp_path: Path) -> None:
-    broker = Broker(tmp_path, {}).start()
+def test_everything_survives_a_restart(new_broker: Callable[..., Broker]) -> None:
+    broker = new_broker().start()
     bot, worker = broker.bot(), broker.worker("w1")
     ids = [submit(bot) for _ in range(4)]
     claim(worker)
@@ -75,12 +74,11 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
     assert bot.get("/agents").json() == agents
     assert worker.post(f"/jobs/{ids[2]}/heartbeat", json={"lease_epoch": 1}).status_code == 200
     assert claim(worker)["id"] == ids[3]
-    broker.close()
 
 
-def test_a_full_disk_is_said_and_survived(tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_survived(new_broker: Callable[..., Broker], tmp_path: Path) -> None:
     """The disk is stood in by a limit on the size of the process's files."""
-    broker = Broker(tmp_path, {}).start()
+    broker = new_broker().start()
     bot = broker.bot()
     acknowledged = [submit(bot, payload="x" * 10_000) for _ in range(10)]
     size = max(file.stat().st_size for file in tmp_path.iterdir())
@@ -103,12 +101,11 @@ def test_a_full_disk_is_said_and_survived(tmp_path: Path) -> None:
     broker.signal(signal.SIGKILL)
     broker.start()
     assert {bot.get(f"/jobs/{job_id}").json()["status"] for job_id in acknowledged} <= {"running"}
-    broker.close()
 
 
-def test_one_broker_per_database(tmp_path: Path, start_broker: Callable[..., Broker]) -> None:
+def test_one_broker_per_database(new_broker: Callable[..., Broker], start_broker: Callable[..., Broker]) -> None:
     broker = start_broker()
-    second = Broker(tmp_path, {"BROKER_DB": broker.environment["BROKER_DB"]})
+    second = new_broker(BROKER_DB=broker.environment["BROKER_DB"])
     result = second.command("serve")
     assert result.returncode == 1
     assert "another broker serves" in result.stderr

@@ -127,18 +127,17 @@ def test_no_tokens_no_entry(start_broker: Callable[..., Broker]) -> None:
         assert client.get("/jobs").json() == {"detail": "bad bot token"}
 
 
-def test_tokens_from_systemds_credentials(tmp_path: Path) -> None:
+def test_tokens_from_systemds_credentials(new_broker: Callable[..., Broker], tmp_path: Path) -> None:
     (tmp_path / "worker-token").write_text("w-credential\n", encoding="ascii")
     (tmp_path / "bot-token").write_text("b-credential\n", encoding="ascii")
     settings = {"CREDENTIALS_DIRECTORY": str(tmp_path), "WORKER_TOKEN": "", "BOT_TOKEN": ""}
-    broker = Broker(tmp_path, settings).start()
+    broker = new_broker(**settings).start()
     assert broker.client({"X-Bot-Token": "b-credential"}).get("/jobs").status_code == 200
     assert broker.client({"X-Worker-Token": "w-credential"}).get("/jobs/next").status_code == 200
-    broker.close()
 
 
-def test_no_token_is_in_the_log_or_the_database(tmp_path: Path) -> None:
-    broker = Broker(tmp_path, {}).start()
+def test_no_token_is_in_the_log_or_the_database(new_broker: Callable[..., Broker], tmp_path: Path) -> None:
+    broker = new_broker().start()
     token = mint(broker, "agent")
     broker.client({"X-Worker-Token": token}).get("/jobs/next")
     broker.client({"X-Worker-Token": "wrong-secret", "X-Bot-Token": "wrong-secret"}).get("/jobs/next")
@@ -155,12 +154,12 @@ def test_a_wrong_command_line_is_refused(shared: Broker, arguments: list[str]) -
     assert result.stderr.startswith("usage: ")
 
 
-def test_check_prints_the_version(shared: Broker, tmp_path: Path) -> None:
+def test_check_prints_the_version(new_broker: Callable[..., Broker], shared: Broker, tmp_path: Path) -> None:
     checked = shared.command("check")
     assert (checked.returncode, checked.stdout) == (0, shared.command("--version").stdout)
     (tmp_path / "broker.db").write_bytes(b"something else" * 100)
     for settings in ({"BROKER_DB": str(tmp_path / "broker.db")}, {"BROKER_DB": "/nowhere/x"}, {"LEASE_SECONDS": "x"}):
-        wrong = Broker(tmp_path, settings).command("check")
+        wrong = new_broker(**settings).command("check")
         assert wrong.returncode == 1
         assert next(iter(settings)) in wrong.stderr
         assert "Traceback" not in wrong.stderr
