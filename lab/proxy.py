@@ -37,17 +37,19 @@ _DROPPED_HEADERS = {
 class Proxy:
     """Serves CONNECT, and GET and HEAD of absolute http URLs, to a set of hosts."""
 
-    def __init__(self, allowed: set[str], cache: Path) -> None:
+    def __init__(self, client: httpx.AsyncClient, allowed: set[str], cache: Path) -> None:
+        self._client = client
         self._allowed = allowed
         self._cache = cache
-        self._client = httpx.AsyncClient(timeout=_IDLE_SECONDS, trust_env=False)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection, the last of which may become a tunnel."""
         with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             while await self._answer(reader, writer):
                 await writer.drain()
-        writer.close()
+        with contextlib.suppress(ConnectionError):
+            writer.close()
+            await writer.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _IDLE_SECONDS)
@@ -136,8 +138,9 @@ async def _main(namespace: Path, address: str, port: int, allowed: set[str]) -> 
     cache.mkdir(parents=True, exist_ok=True)
     listener = network.tcp_socket(namespace)
     listener.bind((address, port))
-    server = await asyncio.start_server(Proxy(allowed, cache).serve, sock=listener, limit=_HEAD_BYTES)
-    await server.serve_forever()
+    async with httpx.AsyncClient(timeout=_IDLE_SECONDS, trust_env=False) as client:
+        server = await asyncio.start_server(Proxy(client, allowed, cache).serve, sock=listener, limit=_HEAD_BYTES)
+        await server.serve_forever()
 
 
 if __name__ == "__main__":
