@@ -14,6 +14,7 @@ from pathlib import Path
 from runner_app import __version__
 from runner_app.attempt import Services
 from runner_app.clients.jobs import BrokerError, Identity, JobsClient
+from runner_app.execution import ExecutionError
 from runner_app.handlers.inline import InlineCommands
 from runner_app.journal import Journal
 from runner_app.processes import ProcessGroups
@@ -36,7 +37,7 @@ def main() -> int:
         else:
             with _only_runner(settings.lock_file):
                 asyncio.run(_run(settings, once=arguments.once))
-    except (SettingsError, BrokerError) as error:
+    except (SettingsError, BrokerError, ExecutionError, OSError) as error:
         sys.stderr.write(f"openclaw-runner: {error}\n")
         return 1
     return 0

@@ -52,9 +52,14 @@ class Attempt:
         self._stop_ordered = asyncio.Event()
 
     @property
-    def needs_runner(self) -> bool:
-        """Whether this cannot be left to the next runner: a unit can."""
-        return self._reporting or self._claim.backend != SYSTEMD
+    def is_reporting(self) -> bool:
+        """Whether only the broker's answer is missing."""
+        return self._reporting
+
+    @property
+    def dies_with_runner(self) -> bool:
+        """Whether the job is running and nobody would see to it: a unit is left to the next runner."""
+        return not self._reporting and self._claim.backend != SYSTEMD
 
     def order_stop(self) -> None:
         """End the job because the runner ends: it is given back."""
@@ -107,7 +112,9 @@ class Attempt:
         try:
             await asyncio.wait({ended, *reasons.values()}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                await self._stop(executor, next(reason for reason, task in reasons.items() if task.done()))
+                reason = next(reason for reason, task in reasons.items() if task.done())
+                reasons[reason].result()
+                await self._stop(executor, reason)
             return await ended
         finally:
             for task in (ended, *reasons.values()):

@@ -1,5 +1,6 @@
 """The runner's memory: one directory per claimed attempt, made before anything runs for it."""
 
+import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from runner_app import records
 from runner_app.job import Job
 
 _CLAIM = "claim.json"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,14 @@ class Journal:
         """Return the open claims. A directory without a claim is one whose making was cut short: it is removed."""
         found = []
         for directory in sorted(self._root.iterdir()):
-            record = records.read(directory / _CLAIM)
-            if record is None:
-                shutil.rmtree(directory)
-                continue
-            found.append(Claim(Job.parse(record["job"]), str(record["backend"]), directory))
+            try:
+                record = records.read(directory / _CLAIM)
+                if record is None:
+                    shutil.rmtree(directory)
+                    continue
+                found.append(Claim(Job.parse(record["job"]), str(record["backend"]), directory))
+            except (OSError, ValueError, KeyError) as error:
+                _log.error("%s is left alone, it cannot be read: %s", directory, error)
         return found
 
     def forget(self, claim: Claim) -> None:

@@ -51,7 +51,7 @@ class ProcessGroups:
             records.write(claim.directory / supervisor.COMMAND, order)
             await self.renew(claim)
             self._supervisors[claim.name] = process = self._spawn(claim, path)
-        except OSError as error:
+        except (OSError, ExecutionError) as error:
             message = f"could not be started: {error}"
             raise StartError(message) from error
         await self._until_started(claim, process)
@@ -68,8 +68,12 @@ class ProcessGroups:
         """See Executor."""
         end = time.clock_gettime(time.CLOCK_BOOTTIME) + deadman_seconds(claim.job.lease_seconds)
         draft = claim.directory / f".{supervisor.LEASE}"
-        draft.write_text(f"{end:.3f}", encoding="ascii")
-        draft.replace(claim.directory / supervisor.LEASE)
+        try:
+            draft.write_text(f"{end:.3f}", encoding="ascii")
+            draft.replace(claim.directory / supervisor.LEASE)
+        except OSError as error:
+            message = f"the lease of {claim.name} cannot be noted: {error}"
+            raise ExecutionError(message) from error
 
     async def stop(self, claim: Claim) -> None:
         """See Executor. The supervisor counts the 10 s."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from runner_app import __version__
@@ -41,6 +41,7 @@ class Runner:
 
         Raises:
             BrokerError: ``once``, and the broker cannot be asked.
+            ExecutionError: ``once``, and a job's end is not known or not reported.
         """
         self._adopt()
         helpers = [asyncio.create_task(self._once())] if once else self._helpers()
@@ -66,6 +67,9 @@ class Runner:
             return
         self._take(job)
         await self._all_settled()
+        if self._journal.claims():
+            message = "not every job could be brought to its end; run again"
+            raise ExecutionError(message)
 
     async def _poll(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -145,15 +149,18 @@ class Runner:
 
     async def _drain(self) -> None:
         """Let what needs this process finish, then order the end of what is left of it."""
-        ours = [self._tasks[name] for name, attempt in self._attempts.items() if attempt.needs_runner]
-        if ours:
-            _, late = await asyncio.wait(ours, timeout=_FINISH_SECONDS)
-            for attempt in self._attempts.values():
-                if attempt.needs_runner:
-                    attempt.order_stop()
-            if late:
-                await asyncio.wait(late, timeout=TERM_SECONDS + _FINISH_SECONDS)
+        await self._finish(lambda attempt: attempt.is_reporting or attempt.dies_with_runner, _FINISH_SECONDS)
+        for attempt in self._attempts.values():
+            if attempt.dies_with_runner:
+                attempt.order_stop()
+        await self._finish(lambda attempt: attempt.dies_with_runner, TERM_SECONDS)
+        await self._finish(lambda attempt: attempt.is_reporting, _FINISH_SECONDS)
         await _cancel(self._tasks.values())
+
+    async def _finish(self, concerns: Callable[[Attempt], bool], seconds: float) -> None:
+        tasks = [self._tasks[name] for name, attempt in self._attempts.items() if concerns(attempt)]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

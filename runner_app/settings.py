@@ -1,7 +1,6 @@
 """Environment → settings. Every error names the variable and what to put there."""
 
 import math
-import os
 import re
 import socket
 from collections.abc import Mapping
@@ -57,13 +56,15 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         SettingsError: A variable is missing or cannot be used.
     """
     state_dir = _directory(environment, "RUNNER_STATE_DIR", "/var/lib/openclaw-runner/state")
+    workspace = _directory(environment, "RUNNER_WORKSPACE", str(state_dir / "workspace"))
+    _keep_apart(workspace, state_dir)
     return Settings(
         broker_url=_url(environment),
         token=_token(environment),
         worker_id=_word("WORKER_ID", environment.get("WORKER_ID") or socket.gethostname()),
         capabilities=_capabilities(environment.get("WORKER_CAPS", "")),
         state_dir=state_dir,
-        workspace=_directory(environment, "RUNNER_WORKSPACE", str(state_dir / "workspace")),
+        workspace=workspace,
         poll_interval=_number(environment, "POLL_INTERVAL_SEC", 10, low=0.05, high=3600),
         max_jobs=int(_number(environment, "RUNNER_MAX_JOBS", 4, low=1, high=64)),
         max_timeout_ms=int(_number(environment, "RUNNER_MAX_TIMEOUT_SEC", 6 * 3600, low=1, high=7 * 86400) * 1000),
@@ -123,7 +124,17 @@ def _directory(environment: Mapping[str, str], variable: str, default: str) -> P
     if not path.is_absolute():
         message = f"{variable} is {str(path)!r}: give an absolute path"
         raise SettingsError(message)
-    return Path(os.path.normpath(path))
+    return path.resolve()
+
+
+def _keep_apart(workspace: Path, state_dir: Path) -> None:
+    """Jobs may write the workspace, so nothing that the runner or its user's manager trusts may lie in it."""
+    for trusted in (state_dir, Path.home().resolve()):
+        if trusted.is_relative_to(workspace):
+            message = (
+                f"RUNNER_WORKSPACE is {str(workspace)!r}, which holds {trusted}: give jobs a directory of their own"
+            )
+            raise SettingsError(message)
 
 
 def _number(environment: Mapping[str, str], variable: str, default: float, *, low: float, high: float) -> float:

@@ -14,6 +14,7 @@ from runner_app.settings import Settings
 
 DEFAULT_TIMEOUT_MS = 30 * 60 * 1000
 KEPT_BYTES = 64 * 1024  # of each stream, from its end
+RESULT_BYTES = 200_000  # below the broker's own limit for a result, also once it is escaped again
 _TAIL_CHARACTERS = 1000  # of stderr in an error
 _ARGUMENT_BYTES = 128 * 1024 - 1  # Linux refuses to start a program with a longer one
 _KEYS = {"argv", "command", "cwd", "timeout"}
@@ -37,18 +38,21 @@ def parse(payload: str, settings: Settings) -> Command:
 
 def result(directory: Path, *, duration_ms: int) -> str:
     """Return the result of a job that ended well and whose output lies in ``directory``."""
-    stdout, cut_stdout = _tail(directory / STDOUT, KEPT_BYTES)
-    stderr, cut_stderr = _tail(directory / STDERR, KEPT_BYTES)
-    return json.dumps(
-        {
+    kept = KEPT_BYTES
+    while True:
+        stdout, cut_stdout = _tail(directory / STDOUT, kept)
+        stderr, cut_stderr = _tail(directory / STDERR, kept)
+        facts = {
             "exit_code": 0,
             "stdout": stdout,
             "stderr": stderr,
             "truncated": cut_stdout or cut_stderr,
             "duration_ms": duration_ms,
-        },
-        ensure_ascii=False,
-    )
+        }
+        text = json.dumps(facts, ensure_ascii=False)
+        if len(text.encode()) <= RESULT_BYTES:
+            return text
+        kept //= 2  # what has to be escaped takes up to six times its size
 
 
 def error(directory: Path, reason: str) -> str:
@@ -60,7 +64,7 @@ def error(directory: Path, reason: str) -> str:
 
 def output_bytes(directory: Path) -> int:
     """Return how much a job has written so far."""
-    return sum(path.stat().st_size for name in (STDOUT, STDERR) if (path := directory / name).exists())
+    return sum(file.stat().st_size for file in directory.iterdir() if file.name in {STDOUT, STDERR})
 
 
 def _decode(payload: str) -> dict[str, Any]:

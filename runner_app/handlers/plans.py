@@ -8,6 +8,7 @@ from pathlib import Path
 from runner_app import records
 from runner_app.job import Job, JobFailedError
 
+_KEPT = 1000
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -21,6 +22,7 @@ class Plans:
         """Keep the payload as a plan; the answer is ``{"plan_id", "text"}``."""
         plan_id = hashlib.sha256(job.id.encode()).hexdigest()[:32]
         if not self._used(plan_id).exists():
+            self._make_room()
             records.write(self._open(plan_id), {"plan_id": plan_id, "text": job.payload})
         return json.dumps({"plan_id": plan_id, "text": job.payload})
 
@@ -47,6 +49,12 @@ class Plans:
             message = f"plan {plan_id} was used already: a plan is good for one approval"
             raise JobFailedError(message)
         return str(used["text"])
+
+    def _make_room(self) -> None:
+        """Forget the oldest plans, used or not; their ids are then unknown."""
+        files = sorted(self._directory.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for file in files[_KEPT - 1 :]:
+            file.unlink()
 
     def _open(self, plan_id: str) -> Path:
         return self._directory / f"{plan_id}.json"

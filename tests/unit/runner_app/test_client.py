@@ -1,0 +1,168 @@
+"""The jobs client against a server that misbehaves as told."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner_app.clients.backoff import Backoff
+from runner_app.clients.jobs import (
+    Identity,
+    JobsClient,
+    LeaseLostError,
+    RefusedError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from runner_app.job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+JOB = Job(id="j1", command="exec", payload="", lease_epoch=2, lease_seconds=60, max_deliveries=5)
+IDENTITY = Identity(token="t", worker_id="w1", capabilities=("gpu", "a,b"), version="1.2")
+
+
+def answer(status: str, body: str = "{}", head: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{head}\r\n{body}".encode()
+
+
+class Server:
+    """Gives one scripted answer per request; None closes the connection instead."""
+
+    def __init__(self, *script: bytes | None) -> None:
+        self.script = list(script)
+        self.requests: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = next(
+                    (line.split(":")[1] for line in head.lower().split("\r\n") if "content-length" in line), "0"
+                )
+                self.requests.append(head + (await reader.readexactly(int(length))).decode())
+                if (reply := self.script.pop(0)) is None:
+                    return
+                writer.write(reply)
+                await writer.drain()
+        except asyncio.IncompleteReadError:
+            return
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(*script: bytes | None) -> AsyncIterator[tuple[JobsClient, Server]]:
+    server = Server(*script)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with JobsClient(f"http://127.0.0.1:{port}", IDENTITY) as client:
+        yield client, server
+    listener.close()
+    await listener.wait_closed()
+
+
+def test_every_call_says_who_asks_and_for_which_lease() -> None:
+    async def scene() -> None:
+        async with serving(answer("200 OK", '{"job": null}'), *[answer("200 OK")] * 4) as (client, server):
+            assert await client.next_job(25) is None
+            await client.heartbeat(JOB)
+            await client.result(JOB, "r")
+            await client.fail(JOB, "e")
+            await client.release(JOB, "why")
+        assert server.requests[0].startswith("GET /jobs/next?wait=25 ")
+        for request in server.requests:
+            lines = request.lower()
+            for line in (
+                "x-worker-token: t",
+                "x-worker-id: w1",
+                'x-worker-caps: ["gpu", "a,b"]',
+                "x-runner-version: 1.2",
+            ):
+                assert line in lines
+        assert all('"lease_epoch":2' in request for request in server.requests[1:])
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("401 Unauthorized", UnauthorizedError),
+        ("403 Forbidden", UnauthorizedError),
+        ("404 Not Found", LeaseLostError),
+        ("409 Conflict", LeaseLostError),
+        ("413 Content Too Large", RefusedError),
+        ("422 Unprocessable", RefusedError),
+        ("429 Too Many Requests", UnavailableError),
+        ("500 Oops", UnavailableError),
+        ("503 Unavailable", UnavailableError),
+    ],
+)
+def test_what_an_answer_means(status: str, error: type[Exception]) -> None:
+    async def scene() -> None:
+        async with serving(answer(status, '{"detail": "because"}', "Retry-After: 7\r\n")) as (client, _):
+            with pytest.raises(error, match="because") as caught:
+                await client.heartbeat(JOB)
+            assert type(caught.value) is error
+            if type(caught.value) is UnavailableError:
+                assert caught.value.retry_after == 7
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", ""])
+def test_something_else_than_a_broker_is_not_believed(body: str) -> None:
+    async def scene() -> None:
+        async with serving(answer("200 OK", body)) as (client, _):
+            with pytest.raises(UnavailableError, match="is this a broker"):
+                await client.heartbeat(JOB)
+
+    asyncio.run(scene())
+
+
+def test_a_kept_connection_that_died_is_tried_once_more() -> None:
+    async def scene() -> None:
+        async with serving(answer("200 OK"), None, answer("200 OK")) as (client, server):
+            await client.heartbeat(JOB)
+            await client.heartbeat(JOB)
+            assert len(server.requests) == 3
+
+    asyncio.run(scene())
+
+
+def test_a_new_connection_that_dies_is_not() -> None:
+    async def scene() -> None:
+        async with serving(None, answer("200 OK")) as (client, server):
+            with pytest.raises(UnavailableError, match="does not answer"):
+                await client.heartbeat(JOB)
+            assert len(server.requests) == 1
+
+    asyncio.run(scene())
+
+
+def test_a_broker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+
+    async def scene() -> None:
+        async with serving() as (client, _), JobsClient("http://127.0.0.1:1", IDENTITY) as nobody:
+            with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+                await nobody.probe()
+            with pytest.raises(UnavailableError):
+                await client.probe()
+
+    asyncio.run(scene())
+
+
+def test_waiting_grows_to_a_bound_and_begins_again() -> None:
+    backoff = Backoff(first=1, most=8)
+    for full in (1, 2, 4, 8, 8):
+        assert full / 2 <= backoff.next() <= full
+    assert backoff.next(at_least=30) == 30
+    backoff.reset()
+    assert backoff.next() <= 1
+    assert len({Backoff(first=1, most=8).next() for _ in range(20)}) > 1

@@ -1,0 +1,230 @@
+"""The runner's program against the broker's."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner_app import __version__, supervisor
+from tests.unit.runner_app.conftest import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.runner_app.conftest import Broker, Runner
+
+
+def test_simple_commands(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    assert broker.finished(broker.submit("ping", "hello"))["result"] == "pong: hello"
+    facts = json.loads(broker.finished(broker.submit("capabilities"))["result"])
+    assert facts["worker_id"] == "w1"
+    assert "exec" in facts["commands"]
+    plan = json.loads(broker.finished(broker.submit("plan_echo", "tidy up"))["result"])
+    assert broker.finished(broker.submit("approve_echo", plan["plan_id"]))["result"] == "tidy up"
+    assert "used already" in broker.finished(broker.submit("approve_echo", plan["plan_id"]))["error"]
+    assert "unknown command 'dance'" in broker.finished(broker.submit("dance"))["error"]
+    until(lambda: not runner.claims())
+
+
+def test_exec(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job = broker.finished(broker.submit("exec", {"argv": ["sh", "-c", "echo out; echo err >&2"]}))
+    facts = json.loads(job["result"])
+    assert (facts["exit_code"], facts["stdout"], facts["stderr"]) == (0, "out\n", "err\n")
+    job = broker.finished(broker.submit("exec", "echo why >&2; exit 3"))
+    assert (job["status"], job["error"]) == ("failed", "exit code 3: why")
+    job = broker.finished(broker.submit("exec", {"command": "exec sleep 60", "timeout": 300}))
+    assert job["error"].startswith("timed out after")
+    job = broker.finished(broker.submit("exec", {"command": "pwd", "cwd": "/etc"}))
+    assert "leads out of the workspace" in job["error"]
+
+
+def test_jobs_run_side_by_side_up_to_the_limit(broker: Broker, runner: Runner) -> None:
+    runner.environment["RUNNER_MAX_JOBS"] = "2"
+    runner.start("run")
+    ids = [broker.submit("exec", f"touch up{number}; while ! [ -e go ]; do sleep 0.02; done") for number in range(3)]
+    until(lambda: (runner.workspace / "up0").exists() and (runner.workspace / "up1").exists())
+    assert broker.job(ids[2], wait=1)["status"] == "queued"
+    (runner.workspace / "go").touch()
+    assert {broker.finished(job_id)["status"] for job_id in ids} == {"done"}
+
+
+def test_once_with_an_empty_queue(broker: Broker, runner: Runner) -> None:
+    done = runner.call("--once")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_once_takes_one_job(broker: Broker, runner: Runner) -> None:
+    first, second = broker.submit("exec", "echo first"), broker.submit("ping", "second")
+    assert runner.call("run", "--once").returncode == 0
+    assert broker.job(first)["status"] == "done"
+    assert broker.job(second)["status"] == "queued"
+
+
+def test_check(broker: Broker, runner: Runner) -> None:
+    done = runner.call("check")
+    assert done.returncode == 0, done.stderr
+    assert "w1" in done.stdout
+    assert runner.call("--version").stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"WORKER_TOKEN": "wrong"}, "refuses this worker"),
+        ({"BROKER_URL": "http://127.0.0.1:1"}, "does not answer"),
+        ({"WORKER_TOKEN": ""}, "WORKER_TOKEN"),
+        ({"RUNNER_STATE_DIR": "/proc/nothing"}, "RUNNER_STATE_DIR"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["check", "--once"])
+def test_a_mistake_is_said_in_one_line(
+    verb: str, variables: dict[str, str], words: str, broker: Broker, runner: Runner
+) -> None:
+    done = runner.call(verb, **variables)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert "wrong" not in done.stderr
+
+
+def test_a_state_directory_has_one_runner(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    broker.finished(broker.submit("ping", "x"))
+    done = runner.call("--once")
+    assert done.returncode == 1
+    assert "another runner" in done.stderr
+
+
+def test_systemd_is_told(broker: Broker, runner: Runner, tmp_path: Path) -> None:
+    runner.environment["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(runner.environment["NOTIFY_SOCKET"])
+        listener.settimeout(30)
+        runner.start("run")
+        assert listener.recv(100) == b"READY=1"
+        assert runner.end() == 0
+        assert listener.recv(100) == b"STOPPING=1"
+
+
+def test_a_killed_runners_job_is_adopted(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit(
+        "exec", "echo start >> log; while ! [ -e go ]; do sleep 0.02; done; echo end >> log; echo ok"
+    )
+    until(lambda: runner.lines("log") == ["start"])
+    runner.end(signal.SIGKILL)
+    runner.start("run")
+    until(lambda: "adopted" in runner.log.read_text())
+    (runner.workspace / "go").touch()
+    job = broker.finished(job_id)
+    assert json.loads(job["result"])["stdout"] == "ok\n"
+    assert job["attempts"] == 1
+    assert runner.lines("log") == ["start", "end"]
+
+
+def test_an_outcome_is_reported_by_the_next_runner(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit("exec", "echo start >> log; while ! [ -e go ]; do sleep 0.02; done; exit 5")
+    until(lambda: runner.lines("log"))
+    runner.end(signal.SIGKILL)
+    (runner.workspace / "go").touch()
+    until(lambda: list(runner.claims()[0].glob("exit.json")))
+    assert broker.job(job_id)["status"] == "running"
+    runner.start("run")
+    assert broker.finished(job_id)["error"] == "exit code 5"
+
+
+def test_an_outcome_outlives_the_brokers_absence(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit("exec", "touch up; while ! [ -e go ]; do sleep 0.02; done; echo ok")
+    until((runner.workspace / "up").exists)
+    broker.stop()
+    (runner.workspace / "go").touch()
+    until(lambda: "not reported yet" in runner.log.read_text())
+    broker.start()
+    assert broker.finished(job_id)["status"] == "done"
+
+
+@pytest.mark.parametrize(("max_deliveries", "status"), [(5, "queued"), (1, "failed")])
+def test_an_ordered_end_gives_jobs_back(max_deliveries: int, status: str, broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit("exec", "touch up; exec sleep 300", max_deliveries=max_deliveries)
+    until((runner.workspace / "up").exists)
+    assert runner.end() == 0
+    job = broker.job(job_id)
+    assert job["status"] == status
+    assert runner.claims() == []
+    if status == "failed":
+        assert "its runner was stopped" in job["error"]
+    else:
+        assert job["attempts"] == 0
+
+
+def test_an_ordered_end_waits_a_little_for_jobs(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit("exec", "touch up; sleep 1; echo ok")
+    until((runner.workspace / "up").exists)
+    assert runner.end() == 0
+    assert broker.job(job_id)["status"] == "done"
+
+
+class TestShortLease:
+    """Leases short enough to see them run out."""
+
+    @pytest.fixture
+    def lease_seconds(self) -> float:
+        return 3
+
+    def test_a_long_job_keeps_its_lease(self, broker: Broker, runner: Runner) -> None:
+        runner.start("run")
+        job = broker.finished(broker.submit("exec", "sleep 7"))
+        assert (job["status"], job["attempts"]) == ("done", 1)
+
+    def test_a_job_taken_away_is_stopped(self, broker: Broker, runner: Runner) -> None:
+        runner.start("run")
+        job_id = broker.submit("exec", "echo $$ > .pid; mv .pid pid; exec sleep 300")
+        until(lambda: runner.lines("pid"))
+        broker.take_away(job_id)
+        until(lambda: supervisor.start_ticks(int(runner.lines("pid")[0])) is None)
+        until(lambda: not runner.claims())
+        assert broker.job(job_id)["error"] == "taken away"
+
+    def test_without_a_broker_the_job_is_stopped_inside_its_lease(self, broker: Broker, runner: Runner) -> None:
+        runner.start("run")
+        job_id = broker.submit("exec", "echo $$ > .pid; mv .pid pid; exec sleep 300", max_deliveries=1)
+        until(lambda: runner.lines("pid"))
+        broker.stop()
+        stopped = time.monotonic()
+        until(lambda: supervisor.start_ticks(int(runner.lines("pid")[0])) is None)
+        assert time.monotonic() - stopped < 3
+        broker.start()
+        assert broker.finished(job_id)["outcome"] == "dead"
+
+    def test_runners_killed_in_a_loop_run_and_report_each_job_once(self, broker: Broker, runner: Runner) -> None:
+        dice = random.Random(1)  # noqa: S311
+        lines = [
+            f"echo {number} >> starts; sleep {dice.uniform(0.1, 1.2):.2f}; echo {number} >> ends"
+            for number in range(24)
+        ]
+        ids = [broker.submit("exec", f"{line}; exit {number % 3}") for number, line in enumerate(lines)]
+        kills = 0
+        while not all(broker.job(job_id)["status"] in {"done", "failed"} for job_id in ids):
+            runner.start("run")
+            time.sleep(dice.uniform(0.25, 0.9))
+            runner.end(signal.SIGKILL)
+            kills += 1
+            assert kills < 100
+        for name in ("starts", "ends"):
+            assert sorted(map(int, runner.lines(name))) == list(range(24))
+        jobs = [broker.job(job_id) for job_id in ids]
+        assert [job["error"] for job in jobs] == [f"exit code {n % 3}" if n % 3 else None for n in range(24)]
+        assert kills > 5

@@ -1,0 +1,91 @@
+"""Environment → settings."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from runner_app.settings import PROCESS, SYSTEMD, SettingsError, from_environment
+
+GIVEN = {"WORKER_TOKEN": "secret", "RUNNER_STATE_DIR": "/srv/state"}
+
+
+def test_defaults() -> None:
+    settings = from_environment({"WORKER_TOKEN": "secret"})
+    assert settings.broker_url == "http://127.0.0.1:8000"
+    assert settings.worker_id == socket.gethostname()
+    assert settings.state_dir == Path("/var/lib/openclaw-runner/state")
+    assert settings.workspace == settings.state_dir / "workspace"
+    assert settings.poll_interval == 10
+    assert settings.capabilities == ()
+    assert settings.backend == PROCESS
+
+
+def test_what_is_given_is_taken() -> None:
+    settings = from_environment(
+        GIVEN | {"BROKER_URL": "https://broker.example:8443/", "WORKER_CAPS": "gpu, docker,gpu", "WORKER_ID": "a1"}
+    )
+    assert settings.broker_url == "https://broker.example:8443"
+    assert settings.capabilities == ("gpu", "docker")
+    assert settings.worker_id == "a1"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BROKER_URL", "broker:8000"),
+        ("BROKER_URL", "ftp://broker"),
+        ("BROKER_URL", "http://"),
+        ("BROKER_URL", "http://me:secret@broker"),
+        ("WORKER_TOKEN", ""),
+        ("WORKER_TOKEN", "two words"),
+        ("WORKER_TOKEN", "schlüssel"),
+        ("WORKER_ID", "a\nb"),
+        ("WORKER_CAPS", "gpu,two words"),
+        ("RUNNER_STATE_DIR", "state"),
+        ("RUNNER_WORKSPACE", "workspace"),
+        ("RUNNER_WORKSPACE", "/srv"),
+        ("RUNNER_WORKSPACE", "/srv/state"),
+        ("RUNNER_WORKSPACE", str(Path.home())),
+        ("POLL_INTERVAL_SEC", "often"),
+        ("POLL_INTERVAL_SEC", "0"),
+        ("POLL_INTERVAL_SEC", "nan"),
+        ("RUNNER_MAX_JOBS", "0"),
+        ("RUNNER_MAX_TIMEOUT_SEC", "-1"),
+        ("RUNNER_BACKEND", "docker"),
+        ("RUNNER_BACKEND", "systemd"),
+    ],
+)
+def test_an_error_names_the_variable(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable) as caught:
+        from_environment(GIVEN | {variable: value})
+    assert "secret@" not in str(caught.value)
+
+
+def test_the_credential_goes_before_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "worker-token").write_text("minted\n")
+    assert from_environment(GIVEN | {"CREDENTIALS_DIRECTORY": str(tmp_path)}).token == "minted"
+
+
+def test_other_credentials_leave_the_variable(tmp_path: Path) -> None:
+    assert from_environment(GIVEN | {"CREDENTIALS_DIRECTORY": str(tmp_path)}).token == "secret"
+
+
+def test_the_token_is_not_shown() -> None:
+    assert "secret" not in repr(from_environment(GIVEN))
+
+
+def test_a_user_manager_is_used_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "bus").touch()
+    assert from_environment(GIVEN | {"XDG_RUNTIME_DIR": str(tmp_path)}).backend == SYSTEMD
+    assert from_environment(GIVEN | {"XDG_RUNTIME_DIR": str(tmp_path), "RUNNER_BACKEND": "process"}).backend == PROCESS
+
+
+def test_a_workspace_behind_a_link_is_found_out(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    variables = {"RUNNER_STATE_DIR": str(tmp_path / "state"), "RUNNER_WORKSPACE": str(tmp_path / "link")}
+    with pytest.raises(SettingsError, match="RUNNER_WORKSPACE"):
+        from_environment(GIVEN | variables)
