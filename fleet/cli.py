@@ -137,7 +137,7 @@ def _deploy(sources: list[Path]) -> None:
     def on_play(name: str, seconds: float) -> None:
         _step("deployment", name, seconds)
 
-    with err.status("deployment") as live:
+    with out.status("deployment") as live:
 
         def on_task(name: str) -> None:
             live.update(name)
