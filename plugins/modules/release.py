@@ -81,7 +81,10 @@ class ReleaseError(Exception):
 
 
 def intact(release: Path) -> bool:
-    """Whether the release is there and every file in its manifest has its checksum."""
+    """Whether the release is there, nobody may write to it, and every file in its manifest has its checksum."""
+    statuses = [path.lstat() for path in (release, *release.rglob("*")) if path.exists()]
+    if any(status.st_mode & 0o222 or status.st_uid != os.geteuid() for status in statuses):
+        return False
     try:
         for line in (release / "MANIFEST").read_text().splitlines():
             checksum, name = line.split("  ", 1)

@@ -44,7 +44,7 @@ options:
         description: Whether the unit starts with its manager. Without it, left alone.
         type: bool
       respect_mask:
-        description: Whether a masked unit is an administrator's decision, to be left alone with a warning.
+        description: Whether a masked unit is an administrator's decision, to be left as it is.
         type: bool
         default: false
       check:

@@ -74,9 +74,9 @@ def test_the_archive_holds_the_app_a_wrapper_and_a_manifest(project: Path, tmp_p
 
 
 def test_equal_input_gives_the_same_bytes(project: Path, tmp_path: Path) -> None:
+    one = artefact.provide(project, "broker", TARGET, tmp_path / "one")
     (project / "broker_app/__pycache__").mkdir()
     (project / "broker_app/__pycache__/x.pyc").write_text("not part of it")
-    one = artefact.provide(project, "broker", TARGET, tmp_path / "one")
     (project / "broker_app/__init__.py").touch()
     two = artefact.provide(project, "broker", TARGET, tmp_path / "two")
 
@@ -151,6 +151,13 @@ def test_a_package_with_a_wrong_hash_is_refused(project: Path, tmp_path: Path) -
     with pytest.raises(ArtefactError, match="pip could not fetch"):
         artefact.provide(project, "broker", TARGET, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.tgz"))
+
+
+def test_a_package_without_a_hash_is_refused(project: Path, tmp_path: Path) -> None:
+    (project / "requirements/broker.txt").write_text("h11==0.16.0\n")
+
+    with pytest.raises(ArtefactError, match="require-hashes"):
+        artefact.provide(project, "broker", TARGET, tmp_path / "cache")
 
 
 def test_a_failed_build_leaves_nothing_that_looks_whole(project: Path, tmp_path: Path) -> None:

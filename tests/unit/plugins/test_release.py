@@ -93,6 +93,27 @@ def test_check_mode_switches_nothing(tmp_path: Path, install: Install) -> None:
     assert current(tmp_path) == "1-a"
 
 
+@pytest.mark.parametrize("path", ["", "lib/app", "lib/app/__init__.py", "bin/app"])
+def test_a_release_that_can_be_written_to_is_replaced(tmp_path: Path, install: Install, path: str) -> None:
+    install()
+    (tmp_path / "releases/1-a" / path).chmod(0o755)
+
+    assert install(src=False)["missing"] is True
+    assert install()["changed"] is True
+    assert not (tmp_path / "releases/1-a" / path).stat().st_mode & 0o222
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_release_that_is_somebody_elses_is_replaced(tmp_path: Path, install: Install) -> None:
+    install()
+    file = tmp_path / "releases/1-a/lib/app/__init__.py"
+    os.chown(file, 65534, 65534)
+
+    assert install(src=False)["missing"] is True
+    assert install()["changed"] is True
+    assert file.stat().st_uid == 0
+
+
 @pytest.mark.parametrize("damage", ["edit", "remove"])
 def test_a_damaged_release_is_missing_and_is_replaced(tmp_path: Path, install: Install, damage: str) -> None:
     install()
@@ -101,8 +122,10 @@ def test_a_damaged_release_is_missing_and_is_replaced(tmp_path: Path, install: I
     if damage == "edit":
         file.chmod(0o644)
         file.write_text("NAME = 'other'\n")
+        file.chmod(0o444)
     else:
         file.unlink()
+    file.parent.chmod(0o555)
 
     assert install(src=False)["missing"] is True
     assert install()["changed"] is True

@@ -1,0 +1,100 @@
+"""What the roles refuse before they change anything. All cases run in one play on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[3]
+LIMITS = {"memory": "1G", "cpu": "100%", "tasks": 100}
+AGENT = {"name": "agent1", "type": "general", "node": "localhost", "limits": LIMITS}
+FACTS = {
+    "distribution": "Debian",
+    "distribution_version": "12.9",
+    "distribution_major_version": "12",
+    "python_version": "3.11.2",
+    "env": {"SUDO_USER": "deploy"},
+    "user_id": "root",
+}
+
+# Role, variables, facts that differ, and what the refusal says; None where nothing is refused.
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
+    "debian 12": ("base", {}, {}, None),
+    "debian 13": ("base", {}, {"distribution_major_version": "13"}, None),
+    "debian 11": ("base", {}, {"distribution_major_version": "11"}, "is not supported"),
+    "ubuntu 24.04": ("base", {}, {"distribution": "Ubuntu", "distribution_version": "24.04"}, None),
+    "ubuntu 22.04": ("base", {}, {"distribution": "Ubuntu", "distribution_version": "22.04"}, "is not supported"),
+    "other distribution": ("base", {}, {"distribution": "Fedora"}, "is not supported"),
+    "root by facts": ("base", {}, {"env": {}}, "You connect as root"),
+    "root by name": ("base", {"ansible_user": "root"}, {}, "You connect as root"),
+    "root with a key": (
+        "base",
+        {"ansible_user": "root", "base_sshd_permit_root_login": "prohibit-password"},
+        {},
+        None,
+    ),
+    "password": ("base", {"ansible_password": "x"}, {}, "You connect with a password"),
+    "password allowed": ("base", {"ansible_password": "x", "base_sshd_password_authentication": True}, {}, None),
+    "old python, broker": ("broker", {}, {"python_version": "3.10.1"}, "the broker needs 3.11"),
+    "no address": ("broker", {"broker_addresses": []}, {}, "broker_addresses is empty"),
+    "broker": ("broker", {}, {}, None),
+    "old python, runner": ("runner", {}, {"python_version": "3.9.2"}, "the runner needs 3.11"),
+    "upper case": ("runner", {"runner_agents": [{**AGENT, "name": "Agent1"}]}, {}, "Agents Agent1: a name is"),
+    "path": ("runner", {"runner_agents": [{**AGENT, "name": "../x"}]}, {}, "a name is"),
+    "long name": ("runner", {"runner_agents": [{**AGENT, "name": "a" * 32}]}, {}, "a name is"),
+    "declared twice": ("runner", {"runner_agents": [AGENT, AGENT]}, {}, "declared twice"),
+    "unknown node": ("runner", {"runner_agents": [{**AGENT, "node": "elsewhere"}]}, {}, "declared on elsewhere"),
+    "runner": ("runner", {"runner_agents": [AGENT]}, {}, None),
+}
+
+
+def play(name: str, role: str, variables: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return a play that notes what a role's preflight refuses."""
+    include = {"name": "Include", "ansible.builtin.include_role": {"name": role, "tasks_from": "preflight"}}
+    note = {"said": "{{ said | default({}) | combine({case: ansible_failed_result.msg}) }}"}
+    return {
+        "name": name,
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": {**variables, "case": name, "ansible_facts": {**FACTS, **facts}},
+        "tasks": [{"name": "Try", "block": [include], "rescue": [{"name": "Note", "ansible.builtin.set_fact": note}]}],
+    }
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("preflight")
+    report = folder / "said.json"
+    plays = [play(name, role, variables, facts) for name, (role, variables, facts, _) in CASES.items()]
+    write = {"dest": str(report), "content": "{{ said | to_json }}", "mode": "0600"}
+    end = {"name": "End", "hosts": "localhost", "gather_facts": False}
+    plays.append({**end, "tasks": [{"name": "Write", "ansible.builtin.copy": write}]})
+    (folder / "plays.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
+    subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            *("-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"),
+            str(folder / "plays.yml"),
+        ],
+        cwd=PROJECT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
+        capture_output=True,
+        check=True,
+    )
+    said: dict[str, str] = json.loads(report.read_text())
+    return said
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_preflight(refusals: dict[str, str], name: str) -> None:
+    expected = CASES[name][3]
+
+    assert (name in refusals) is (expected is not None), refusals.get(name)
+    assert (expected or "") in refusals.get(name, "")
