@@ -6,20 +6,19 @@ next runner finds it there.
 
 import asyncio
 import logging
+import shlex
 from typing import Protocol
 
 from runner_app import records
 from runner_app.job import Command
 from runner_app.journal import Claim
 from runner_app.outcome import Ending, Stage
+from runner_app.supervisor import SCRIPT
 from runner_app.watch import Watcher
 
 TERM_SECONDS = 10  # between SIGTERM and SIGKILL
 LOOK_SECONDS = 30  # how often a job is looked up although no record woke us
 _FIRST_LOOK_SECONDS = 0.25  # a start that fails may leave no record, and shows soon
-
-# Enters the directory inside the job, so that a directory that vanished fails the job and not its records.
-_LAUNCHER = 'cd -- "$0" && exec "$@"'
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +39,7 @@ class Executor(Protocol):
 
         Raises:
             StartError: It cannot be started.
+            OSError: The disk does not take what starting needs.
             ExecutionError: Not known; look again later.
         """
 
@@ -89,9 +89,14 @@ def giving_up_seconds(lease_seconds: float) -> float:
     return lease_seconds * 3 / 4
 
 
-def launch(command: Command) -> list[str]:
-    """Return the program and arguments that start ``command`` in its directory."""
-    return ["/bin/sh", "-c", _LAUNCHER, command.cwd, *command.argv]
+def write_script(claim: Claim, command: Command) -> None:
+    """Write the line by which a shell becomes the command.
+
+    The directory is entered inside the job, so that one that vanished fails the job and not its records; and nothing
+    that a submitter wrote stands in a unit file.
+    """
+    line = f"cd -- {shlex.quote(command.cwd)} && exec {shlex.join(command.argv)} </dev/null\n"
+    (claim.directory / SCRIPT).write_text(line, encoding="utf-8")
 
 
 def environment(command_home: str, claim: Claim) -> dict[str, str]:

@@ -19,8 +19,8 @@ from runner_app.execution import (
     StartError,
     deadman_seconds,
     environment,
-    launch,
     recorded_ending,
+    write_script,
 )
 from runner_app.job import Command
 from runner_app.journal import Claim
@@ -42,12 +42,12 @@ class ProcessGroups:
         """See Executor."""
         path = os.environ.get("PATH", os.defpath)
         order: dict[str, object] = {
-            "argv": launch(command),
             "environment": {"PATH": path, **environment(str(self._settings.workspace), claim)},
             "timeout_ms": command.timeout_ms,
             "term_seconds": TERM_SECONDS,
         }
         try:
+            write_script(claim, command)
             records.write(claim.directory / supervisor.COMMAND, order)
             await self.renew(claim)
             self._supervisors[claim.name] = process = self._spawn(claim, path)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 SYSTEMD, PROCESS = "systemd", "process"
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+_UNIT_PATH = re.compile(r"[A-Za-z0-9/._@+-]+")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -57,7 +58,10 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     """
     state_dir = _directory(environment, "RUNNER_STATE_DIR", "/var/lib/openclaw-runner/state")
     workspace = _directory(environment, "RUNNER_WORKSPACE", str(state_dir / "workspace"))
+    backend = _backend(environment)
     _keep_apart(workspace, state_dir)
+    if backend == SYSTEMD:
+        _fit_for_units(RUNNER_STATE_DIR=state_dir, RUNNER_WORKSPACE=workspace)
     return Settings(
         broker_url=_url(environment),
         token=_token(environment),
@@ -68,7 +72,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         poll_interval=_number(environment, "POLL_INTERVAL_SEC", 10, low=0.05, high=3600),
         max_jobs=int(_number(environment, "RUNNER_MAX_JOBS", 4, low=1, high=64)),
         max_timeout_ms=int(_number(environment, "RUNNER_MAX_TIMEOUT_SEC", 6 * 3600, low=1, high=7 * 86400) * 1000),
-        backend=_backend(environment),
+        backend=backend,
     )
 
 
@@ -134,6 +138,13 @@ def _keep_apart(workspace: Path, state_dir: Path) -> None:
             message = (
                 f"RUNNER_WORKSPACE is {str(workspace)!r}, which holds {trusted}: give jobs a directory of their own"
             )
+            raise SettingsError(message)
+
+
+def _fit_for_units(**directories: Path) -> None:
+    for variable, path in directories.items():
+        if not _UNIT_PATH.fullmatch(str(path)):
+            message = f"{variable} is {str(path)!r}: use a path of letters, digits and / . _ @ + - only"
             raise SettingsError(message)
 
 

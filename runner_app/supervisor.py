@@ -1,6 +1,6 @@
 """The process beside a job where no systemd does the work: ``python -m runner_app.supervisor DIR``.
 
-It takes the directory (exactly one start can), runs the command of ``command.json`` in a session of its own, ends it
+It takes the directory (exactly one start can), runs the ``script`` in a session of its own, ends it
 with its whole tree (time-out, SIGTERM to us, an unrenewed lease), and records the end. It outlives the runner.
 """
 
@@ -15,10 +15,12 @@ from pathlib import Path
 from runner_app import records
 
 COMMAND = "command.json"
+SCRIPT = "script"
 LEASE = "lease"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_SECONDS = 0.5
+_SHELL = ["/bin/sh"]
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM}
 
 
@@ -28,7 +30,6 @@ class Supervision:
     def __init__(self, directory: Path) -> None:
         command = json.loads((directory / COMMAND).read_text(encoding="utf-8"))
         self._directory = directory
-        self._argv: list[str] = command["argv"]
         self._environment: dict[str, str] = command["environment"]
         self._grace: float = command["term_seconds"]
         self._deadline = _now() + command["timeout_ms"] / 1000
@@ -49,12 +50,12 @@ class Supervision:
 
     def _spawn(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)] + [
+        files = [(os.POSIX_SPAWN_OPEN, 0, str(self._directory / SCRIPT), os.O_RDONLY, 0)] + [
             (os.POSIX_SPAWN_OPEN, number, str(self._directory / name), flags, 0o600)
             for number, name in ((1, "stdout"), (2, "stderr"))
         ]
         self._child = os.posix_spawn(
-            self._argv[0], self._argv, self._environment, file_actions=files, setsid=True, setsigmask=[]
+            _SHELL[0], _SHELL, self._environment, file_actions=files, setsid=True, setsigmask=[]
         )
 
     def _wait(self) -> str:

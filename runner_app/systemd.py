@@ -1,15 +1,16 @@
-"""A job as a transient unit of the user's systemd manager."""
+"""A job as a unit of the user's systemd manager."""
 
+import os
+from pathlib import Path
 from typing import Any
 
-from runner_app import records
-from runner_app.execution import ExecutionError, StartError, recorded_ending
+from runner_app import records, sandbox
+from runner_app.execution import ExecutionError, StartError, recorded_ending, write_script
 from runner_app.job import Command
 from runner_app.journal import Claim
 from runner_app.outcome import Stage, kept_ending, stage
-from runner_app.sandbox import job_properties, killer_properties, timer_properties
 from runner_app.settings import Settings
-from runner_app.usermanager import ManagerRefusedError, Property, UserManager
+from runner_app.usermanager import ManagerRefusedError, UserManager
 
 
 class SystemdUnits:
@@ -18,13 +19,22 @@ class SystemdUnits:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._manager = UserManager()
+        self._units = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "systemd/user")
 
     async def start(self, claim: Claim, command: Command) -> None:
         """See Executor. The dead-man timer comes first, so that no job is ever without one."""
-        killer = [(f"{claim.name}-lease.service", killer_properties(claim))]
+        write_script(claim, command)
+        self._units.mkdir(parents=True, exist_ok=True)
+        texts = (
+            sandbox.job_unit(claim, command, self._settings),
+            sandbox.lease_timer(claim),
+            sandbox.lease_service(claim),
+        )
+        for file, text in zip(self._files(claim.name), texts, strict=True):
+            file.write_text(text, encoding="utf-8")
         try:
-            await self._start(_timer(claim), timer_properties(claim), killer)
-            await self._start(_unit(claim), job_properties(claim, command, self._settings), [])
+            await self._manager.restart(_timer(claim))
+            await self._manager.start(_unit(claim))
         except ManagerRefusedError as refusal:
             message = f"could not be started: {refusal}"
             raise StartError(message) from refusal
@@ -50,19 +60,20 @@ class SystemdUnits:
     async def close(self, claim: Claim) -> None:
         """See Executor."""
         await self._manager.stop(_timer(claim))
+        for file in self._files(claim.name):
+            file.unlink(missing_ok=True)
 
     async def tidy(self, open_names: set[str]) -> None:
-        """See Executor. What is left are failed units."""
+        """See Executor. What is left are failed units, and files whose runner died before it removed them."""
         for unit in await self._manager.failed("job-*.service"):
-            if unit.removesuffix(".service").removesuffix("-lease") not in open_names:
+            if _name(unit) not in open_names:
                 await self._manager.reset_failed(unit)
+        for file in self._units.glob("job-*"):
+            if _name(file.name) not in open_names:
+                file.unlink(missing_ok=True)
 
-    async def _start(self, name: str, properties: list[Property], auxiliary: list[tuple[str, list[Property]]]) -> None:
-        try:
-            await self._manager.start_transient(name, properties, auxiliary)
-        except ManagerRefusedError as refusal:
-            if refusal.name != "UnitExists":
-                raise
+    def _files(self, name: str) -> list[Path]:
+        return [self._units / f"{name}{suffix}" for suffix in (".service", "-lease.timer", "-lease.service")]
 
     def _keep(self, claim: Claim, unit: dict[str, Any]) -> None:
         """Write the record that the failed unit could not write, unless another start owns the directory."""
@@ -91,3 +102,7 @@ def _unit(claim: Claim) -> str:
 
 def _timer(claim: Claim) -> str:
     return f"{claim.name}-lease.timer"
+
+
+def _name(unit: str) -> str:
+    return unit.rpartition(".")[0].removesuffix("-lease")

@@ -18,8 +18,6 @@ _MANAGER = DBusAddress("/org/freedesktop/systemd1", bus_name=_SYSTEMD, interface
 _ANSWER_SECONDS = 20
 _GONE = {"NoSuchUnit", "UnknownObject"}
 
-Property = tuple[str, tuple[str, Any]]
-
 
 class ManagerRefusedError(ExecutionError):
     """The manager refused a call; ``name`` is the D-Bus error's name without its prefix."""
@@ -32,14 +30,12 @@ class ManagerRefusedError(ExecutionError):
 class UserManager:
     """The manager of the user we run as. Every call raises ExecutionError if there is no answer or a refusal."""
 
-    async def start_transient(
-        self, name: str, properties: list[Property], auxiliary: list[tuple[str, list[Property]]]
-    ) -> None:
-        """Create a unit and order its start."""
-        await self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", name, "fail", properties, auxiliary)
+    async def start(self, name: str) -> None:
+        """Order the start of a unit; one that is running is left as it is."""
+        await self._manager("StartUnit", "ss", name, "fail")
 
     async def restart(self, name: str) -> None:
-        """Order a restart of a loaded unit."""
+        """Order the start of a unit, after its stop if it is running."""
         await self._manager("RestartUnit", "ss", name, "replace")
 
     async def stop(self, name: str) -> None:
