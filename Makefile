@@ -31,7 +31,7 @@ check: setup ## Lint and type-check everything
 	@.venv/bin/ruff format --check --quiet $(CODE)
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/yamllint --strict .
-	@.venv/bin/ansible-lint --offline --quiet
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/ansible-lint -q --offline
 
 fmt: setup ## Format the Python code
 	@.venv/bin/ruff check --fix --quiet $(CODE)
