@@ -7,6 +7,7 @@ next runner finds it there.
 import asyncio
 import logging
 import shlex
+from collections.abc import Callable
 from typing import Protocol
 
 from runner_app import records
@@ -71,8 +72,8 @@ class Executor(Protocol):
             ExecutionError: What is left ends by itself.
         """
 
-    async def tidy(self, open_names: set[str]) -> None:
-        """Drop what is left of attempts whose claims are closed.
+    async def tidy(self, is_open: Callable[[str], bool]) -> None:
+        """Drop what is left of attempts whose claims are closed. A name must be asked about at the last moment.
 
         Raises:
             ExecutionError: Another time.

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from runner_app import records, supervisor
@@ -86,7 +87,7 @@ class ProcessGroups:
         if process := self._supervisors.pop(claim.name, None):
             await asyncio.to_thread(process.wait)
 
-    async def tidy(self, open_names: set[str]) -> None:
+    async def tidy(self, is_open: Callable[[str], bool]) -> None:
         """See Executor. A process leaves nothing behind."""
 
     @staticmethod

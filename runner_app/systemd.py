@@ -1,6 +1,8 @@
 """A job as a unit of the user's systemd manager."""
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ class SystemdUnits:
         )
         for file, text in zip(self._files(claim.name), texts, strict=True):
             file.write_text(text, encoding="utf-8")
+        # The manager reads the directory again when its time has changed; what the kernel sets is too coarse for that.
+        os.utime(self._units, ns=(now := time.time_ns(), now))
         try:
             await self._manager.restart(_timer(claim))
             await self._manager.start(_unit(claim))
@@ -63,13 +67,13 @@ class SystemdUnits:
         for file in self._files(claim.name):
             file.unlink(missing_ok=True)
 
-    async def tidy(self, open_names: set[str]) -> None:
+    async def tidy(self, is_open: Callable[[str], bool]) -> None:
         """See Executor. What is left are failed units, and files whose runner died before it removed them."""
         for unit in await self._manager.failed("job-*.service"):
-            if _name(unit) not in open_names:
+            if not is_open(_name(unit)):
                 await self._manager.reset_failed(unit)
         for file in self._units.glob("job-*"):
-            if _name(file.name) not in open_names:
+            if not is_open(_name(file.name)):
                 file.unlink(missing_ok=True)
 
     def _files(self, name: str) -> list[Path]:

@@ -21,9 +21,8 @@ class Plans:
     def propose(self, job: Job) -> str:
         """Keep the payload as a plan; the answer is ``{"plan_id", "text"}``."""
         plan_id = hashlib.sha256(job.id.encode()).hexdigest()[:32]
-        if not self._used(plan_id).exists():
-            self._make_room()
-            records.write(self._open(plan_id), {"plan_id": plan_id, "text": job.payload})
+        self._make_room()
+        records.write(self._open(plan_id), {"plan_id": plan_id, "text": job.payload})
         return json.dumps({"plan_id": plan_id, "text": job.payload})
 
     def approve(self, job: Job) -> str:

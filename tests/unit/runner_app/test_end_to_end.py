@@ -206,6 +206,7 @@ class TestShortLease:
         stopped = time.monotonic()
         until(lambda: supervisor.start_ticks(int(runner.lines("pid")[0])) is None)
         assert time.monotonic() - stopped < 3
+        assert "stopping it (lease)" in runner.log.read_text()
         broker.start()
         assert broker.finished(job_id)["outcome"] == "dead"
 

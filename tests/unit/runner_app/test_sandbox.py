@@ -1,12 +1,12 @@
-"""A job's unit. That the properties do what they promise is shown on real hosts; here, that none is lost."""
+"""A job's unit files. That they do what they promise is shown on real hosts; here, that no line is lost."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from runner_app import records, sandbox
+from runner_app import execution, records, sandbox
 from runner_app.job import Command, Job
 from runner_app.journal import Claim
 
@@ -15,84 +15,91 @@ if TYPE_CHECKING:
 
     from runner_app.settings import Settings
 
-ARGV = ("sh", "-c", "echo $$ $HOME %n")
-
 
 @pytest.fixture
 def claim(tmp_path: Path) -> Claim:
     job = Job(id="j1", command="exec", payload="", lease_epoch=3, lease_seconds=60, max_deliveries=5)
-    return Claim(job, "systemd", tmp_path / "jobs" / job.name)
+    directory = tmp_path / "jobs" / job.name
+    directory.mkdir(parents=True)
+    return Claim(job, "systemd", directory)
 
 
 @pytest.fixture
-def properties(claim: Claim, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def unit(claim: Claim, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/x")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
-    command = Command(ARGV, str(settings.workspace), 1500)
-    listed = sandbox.job_properties(claim, command, settings)
-    assert len(dict(listed)) == len(listed)
-    return {name: value for name, (_, value) in listed}
+    return parsed(sandbox.job_unit(claim, Command(("secret $HOME %n",), str(settings.workspace), 1500), settings))
 
 
-def test_the_job_gets_its_arguments_as_they_are(properties: dict[str, Any], settings: Settings) -> None:
-    ((path, argv, flags),) = properties["ExecStartEx"]
-    assert path == "/bin/sh"
-    assert tuple(argv[-4:]) == (str(settings.workspace), *ARGV)
-    assert flags == ["no-env-expand"]
+def parsed(text: str) -> dict[str, str]:
+    """A unit file whose keys are all different."""
+    pairs = [line.split("=", 1) for line in text.splitlines() if "=" in line]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
 
 
-def test_records_are_written_outside_the_sandbox(properties: dict[str, Any], claim: Claim) -> None:
-    for name, verb in (("ExecStartPreEx", "started"), ("ExecStopPostEx", "ended")):
-        ((_, argv, flags),) = properties[name]
-        assert argv[-3:] == [records.__file__, verb, str(claim.directory)]
-        assert "privileged" in flags
+def test_nothing_of_the_submitters_stands_in_the_unit(unit: dict[str, str], claim: Claim) -> None:
+    assert not any("secret" in value for value in unit.values())
+    assert unit["ExecStart"] == "/bin/sh"
+    assert unit["StandardInput"] == f"file:{claim.directory}/script"
 
 
-def test_how_a_job_ends(properties: dict[str, Any]) -> None:
-    assert properties["Type"] == "exec"
-    assert properties["KillMode"] == "control-group"
-    assert properties["TimeoutStopUSec"] == 10_000_000
-    assert properties["RuntimeMaxUSec"] == 1_500_000
-    assert "RemainAfterExit" not in properties
-    assert "CollectMode" not in properties
+def test_the_script_becomes_the_command(claim: Claim) -> None:
+    execution.write_script(claim, Command(("a b", "$x", "'"), "/w s", 1))
+    assert (claim.directory / "script").read_text() == """cd -- '/w s' && exec 'a b' '$x' ''"'"'' </dev/null\n"""
+
+
+def test_records_are_written_outside_the_sandbox(unit: dict[str, str], claim: Claim) -> None:
+    for key, verb in (("ExecStartPre", "started"), ("ExecStopPost", "ended")):
+        assert unit[key].startswith("+/")
+        assert unit[key].endswith(f"{records.__file__} {verb} {claim.directory}")
+    # With these systemd would put the recorders into the sandbox as well, and then start nothing.
+    assert "TemporaryFileSystem" not in unit
+    assert ":" not in unit["BindPaths"]
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("key", "value"),
     [
-        ("PrivateUsers", True),
-        ("NoNewPrivileges", True),
-        ("PrivateTmp", True),
-        ("ProtectControlGroups", True),
+        ("Type", "exec"),
+        ("KillMode", "control-group"),
+        ("TimeoutStopSec", "10"),
+        ("RuntimeMaxSec", "1500ms"),
+        ("OOMPolicy", "stop"),
+        ("UMask", "0077"),
+        ("PrivateUsers", "yes"),
+        ("NoNewPrivileges", "yes"),
+        ("PrivateTmp", "yes"),
+        ("ProtectControlGroups", "yes"),
         ("ProtectSystem", "strict"),
         ("ProtectHome", "tmpfs"),
-        ("RestrictNamespaces", 0),
-        ("SystemCallFilter", (True, ["@system-service"])),
-        ("UMask", 0o077),
+        ("RestrictNamespaces", "yes"),
+        ("SystemCallFilter", "@system-service"),
     ],
 )
-def test_walls(name: str, value: object, properties: dict[str, Any]) -> None:
-    assert properties[name] == value
+def test_limits_and_walls(key: str, value: str, unit: dict[str, str]) -> None:
+    assert unit[key] == value
 
 
-def test_what_is_hidden_and_what_is_open(properties: dict[str, Any], settings: Settings) -> None:
-    hidden = set(properties["InaccessiblePaths"])
+@pytest.mark.parametrize("key", ["RemainAfterExit", "CollectMode"])
+def test_a_unit_that_is_gone_has_left_its_record(key: str, unit: dict[str, str]) -> None:
+    assert key not in unit
+
+
+def test_what_is_hidden_and_what_is_open(unit: dict[str, str], settings: Settings) -> None:
+    hidden = unit["InaccessiblePaths"].split()
     for path in ("/etc/openclaw", "/run/dbus", "/run/user/7", "/run/credentials/x"):
         assert f"-{path}" in hidden
-    for path in (settings.jobs_dir, settings.plans_dir, settings.lock_file):
-        assert f"-{path}" in hidden
-    assert properties["ReadWritePaths"] == [str(settings.workspace)]
-    # With either of these systemd would put the recorders into the sandbox, too, and then refuse to start them.
-    assert "TemporaryFileSystem" not in properties
-    assert all(source == target for source, target, *_ in properties["BindPaths"])
-    assert "XDG_RUNTIME_DIR" in properties["UnsetEnvironment"]
+    for own in (settings.jobs_dir, settings.plans_dir, settings.lock_file):
+        assert f"-{own}" in hidden
+    assert unit["ReadWritePaths"] == unit["BindPaths"] == str(settings.workspace)
+    assert "XDG_RUNTIME_DIR" in unit["UnsetEnvironment"]
 
 
 def test_the_dead_man_fires_inside_the_lease_and_says_why(claim: Claim) -> None:
-    timer = {name: value for name, (_, value) in sandbox.timer_properties(claim)}
-    assert timer["TimersMonotonic"] == [("OnActiveSec", 55_000_000)]
-    assert not timer["RemainAfterElapse"]
-    killer = {name: value for name, (_, value) in sandbox.killer_properties(claim)}
-    (_, why, _), (_, kill, _) = killer["ExecStartEx"]
-    assert why[-3:] == ["stop", str(claim.directory), "lease"]
-    assert kill[-2:] == ["--signal=KILL", "job-j1-e3.service"]
+    timer = parsed(sandbox.lease_timer(claim))
+    assert timer["OnActiveSec"] == "55000ms"
+    assert timer["RemainAfterElapse"] == "no"
+    why, kill = [line for line in sandbox.lease_service(claim).splitlines() if line.startswith("ExecStart=")]
+    assert why.endswith(f" stop {claim.directory} lease")
+    assert kill.endswith("--signal=KILL job-j1-e3.service")

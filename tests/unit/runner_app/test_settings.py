@@ -89,3 +89,11 @@ def test_a_workspace_behind_a_link_is_found_out(tmp_path: Path) -> None:
     variables = {"RUNNER_STATE_DIR": str(tmp_path / "state"), "RUNNER_WORKSPACE": str(tmp_path / "link")}
     with pytest.raises(SettingsError, match="RUNNER_WORKSPACE"):
         from_environment(GIVEN | variables)
+
+
+def test_units_need_plain_paths(tmp_path: Path) -> None:
+    (tmp_path / "bus").touch()
+    odd = {"RUNNER_WORKSPACE": "/srv/a b", "XDG_RUNTIME_DIR": str(tmp_path)}
+    with pytest.raises(SettingsError, match="RUNNER_WORKSPACE"):
+        from_environment(GIVEN | odd)
+    assert from_environment(GIVEN | odd | {"RUNNER_BACKEND": "process"}).workspace == Path("/srv/a b")
