@@ -29,6 +29,8 @@ FORMAT = "1"
 # Debian 12's glibc; wheels for an older one run as well.
 GLIBC_MINOR = 36
 MACHINES = ("x86_64", "aarch64")
+# How many archives of an app stay in the cache for each target.
+KEEP = 5
 # pip writes these with paths or choices of the building machine in them.
 UNSTABLE = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 WRAPPER = """#!/bin/sh
@@ -182,6 +184,17 @@ def _found(path: Path) -> str | None:
         return None
 
 
+def _forget_old(cache: Path, app: str, target: Target) -> None:
+    found = cache.glob(f"{app}-*-{target.python}-{target.machine}.tgz")
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[KEEP:]:
+        for part in (path, path.with_suffix(".sha256"), _lock_of(path)):
+            part.unlink(missing_ok=True)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
 def provide(project: Path, app: str, target: Target, cache: Path) -> Artefact:
     """Return the artefact of an app for a target, from the cache or built. Safe to call from many processes.
 
@@ -201,10 +214,11 @@ def provide(project: Path, app: str, target: Target, cache: Path) -> Artefact:
     release = f"{version_of(project, app)}-{digest(files, requirements, target)}"
     path = cache / f"{app}-{release}-{target.python}-{target.machine}.tgz"
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f".{path.name}.lock"):
+    with _locked(_lock_of(path)):
         checksum = _found(path)
         if checksum is None:
             files |= _dependencies(requirements, target)
             files[f"bin/openclaw-{app}"] = WRAPPER.format(app=app).encode()
             checksum = _publish(path, pack({**files, "MANIFEST": manifest(files)}))
+            _forget_old(cache, app, target)
     return Artefact(release, path, checksum)

@@ -21,7 +21,7 @@ short_description: Install a release of an app and point links to it
 description:
   - Finds or builds the app's artefact for the host's Python and machine on the controller, and copies it only to
     a host that does not have the release, or whose release is damaged.
-  - Old releases are removed, but none that a link points to or that a loaded unit of a user names.
+  - Old releases are removed, but none that a link points to or that the unit of a job names.
 options:
   app:
     description: Which app.
@@ -73,7 +73,7 @@ missing:
   type: bool
 """
 
-IN_USE = "run/user/*/systemd/transient/*.service"
+IN_USE = "run/user/*/systemd/user/*.service"
 
 
 class ReleaseError(Exception):
@@ -181,7 +181,7 @@ def switch(release: Path, folder: Path, before: str | None) -> None:
 
 
 def superfluous(root: Path, keep: int, links: list[Path], system: Path = Path("/")) -> list[Path]:
-    """Return the releases that may go: not the newest, not pointed to, not named by a user's transient unit."""
+    """Return the releases that may go: not the newest, not pointed to, not named by the unit of a job."""
     releases = sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
     used = {link.resolve() for link in links if link.is_symlink()}
     units = "".join(unit.read_text(errors="replace") for unit in system.glob(IN_USE) if unit.is_file())

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
+import os
 import subprocess
 import tarfile
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,6 +124,33 @@ def test_a_found_archive_is_not_built_again(project: Path, tmp_path: Path) -> No
 
     assert artefact.provide(project, "broker", TARGET, tmp_path / "cache") == first
     assert first.path.stat().st_mtime_ns == written
+
+
+def test_a_build_waits_for_another_of_the_same_archive(project: Path, tmp_path: Path) -> None:
+    path = artefact.provide(project, "broker", TARGET, tmp_path / "cache").path
+    path.unlink()
+    builder = Thread(target=artefact.provide, args=(project, "broker", TARGET, tmp_path / "cache"))
+
+    with path.with_name(f".{path.name}.lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        builder.start()
+        builder.join(timeout=0.5)
+        assert builder.is_alive()
+        assert not path.exists()
+    builder.join(timeout=20)
+
+    assert path.exists()
+
+
+def test_the_cache_keeps_the_newest(project: Path, tmp_path: Path) -> None:
+    built = []
+    for number in range(artefact.KEEP + 2):
+        (project / "broker_app/sub/a.py").write_text(f"A = {number}\n")
+        built.append(artefact.provide(project, "broker", TARGET, tmp_path / "cache").path)
+        os.utime(built[-1], (number, number))
+
+    assert sorted((tmp_path / "cache").glob("*.tgz")) == sorted(built[2:])
+    assert len(list((tmp_path / "cache").iterdir())) == 3 * artefact.KEEP
 
 
 def test_a_damaged_archive_is_built_again(project: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_release_that_a_running_job_names_stays(tmp_path: Path) -> None:
     for age, name in enumerate(("1-a", "1-b", "1-c")):
         (root / name).mkdir(parents=True)
         os.utime(root / name, (age, age))
-    units = tmp_path / "system/run/user/1001/systemd/transient"
+    units = tmp_path / "system/run/user/1001/systemd/user"
     units.mkdir(parents=True)
     (units / "job-1.service").write_text(f"[Service]\nExecStopPost={root}/1-a/bin/post\n")
 

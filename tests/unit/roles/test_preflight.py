@@ -51,6 +51,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
     "long name": ("runner", {"runner_agents": [{**AGENT, "name": "a" * 32}]}, {}, "a name is"),
     "declared twice": ("runner", {"runner_agents": [AGENT, AGENT]}, {}, "declared twice"),
     "unknown node": ("runner", {"runner_agents": [{**AGENT, "node": "elsewhere"}]}, {}, "declared on elsewhere"),
+    "somebody else": ("runner", {"runner_agents": [{**AGENT, "name": "daemon"}]}, {}, "this user is not an agent's"),
+    "limit": ("runner", {"runner_agents": [{**AGENT, "limits": {**LIMITS, "cpu": "1"}}]}, {}, "must be a percentage"),
     "runner": ("runner", {"runner_agents": [AGENT]}, {}, None),
 }
 
