@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from lab.process import run
+
 
 @dataclass(frozen=True)
 class AptSource:
@@ -22,6 +24,14 @@ class AptSource:
 
 def debian_mirrors() -> list[AptSource]:
     """Return the Debian mirrors of this machine's apt, none on a machine that has others only."""
+    if sources := _debian_sources():
+        return sources
+    # What a mirror is the mirror of stands in its index, which a new machine may not have fetched yet.
+    run(["apt-get", "update", "-qq"], timeout=300)
+    return _debian_sources()
+
+
+def _debian_sources() -> list[AptSource]:
     lines = _output("apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages").splitlines()
     sources = {AptSource(*line.split(" ", 1)) for line in lines if " " in line}
     return sorted((s for s in sources if s.label in {"Debian", "Debian-Security"}), key=lambda s: s.label)
