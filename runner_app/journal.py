@@ -60,6 +60,10 @@ class Journal:
                 _log.error("%s is left alone, it cannot be read: %s", directory, error)
         return found
 
+    def holds(self, name: str) -> bool:
+        """Whether an attempt's claim is open."""
+        return (self._root / name / _CLAIM).exists()
+
     def forget(self, claim: Claim) -> None:
         """Close a claim. The claim's own file goes first, so that a crash half-way leaves nothing to misread."""
         (claim.directory / _CLAIM).unlink()

@@ -133,9 +133,7 @@ class Runner:
 
     async def _tidy(self) -> None:
         try:
-            await self._services.executors[self._settings.backend].tidy(
-                {claim.name for claim in self._journal.claims()}
-            )
+            await self._services.executors[self._settings.backend].tidy(self._journal.holds)
         except ExecutionError as error:
             _log.warning("%s", error)
 

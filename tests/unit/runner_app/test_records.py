@@ -90,7 +90,9 @@ def test_the_journal_keeps_claims(tmp_path: Path) -> None:
     assert claim.directory.name == "job-j1-e2"
     assert claim.directory.stat().st_mode & 0o777 == 0o700
     assert Journal(tmp_path).claims() == [claim]
+    assert journal.holds("job-j1-e2")
     journal.forget(claim)
+    assert not journal.holds("job-j1-e2")
     assert journal.claims() == []
     assert names(tmp_path) == []
 
