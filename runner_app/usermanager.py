@@ -40,15 +40,11 @@ class UserManager:
 
     async def stop(self, name: str) -> None:
         """Order a stop of a unit; one that is gone has stopped."""
-        try:
-            await self._manager("StopUnit", "ss", name, "replace")
-        except ManagerRefusedError as refusal:
-            if refusal.name not in _GONE:
-                raise
+        await self._unless_gone("StopUnit", "ss", name, "replace")
 
     async def reset_failed(self, name: str) -> None:
-        """Make the manager forget a failed unit."""
-        await self._manager("ResetFailedUnit", "s", name)
+        """Make the manager forget a failed unit, if it has not yet."""
+        await self._unless_gone("ResetFailedUnit", "s", name)
 
     async def failed(self, pattern: str) -> list[str]:
         """Return the names of failed units."""
@@ -70,6 +66,13 @@ class UserManager:
                     raise
                 return None
             return found
+
+    async def _unless_gone(self, method: str, signature: str, *body: Any) -> None:
+        try:
+            await self._manager(method, signature, *body)
+        except ManagerRefusedError as refusal:
+            if refusal.name not in _GONE:
+                raise
 
     async def _manager(self, method: str, signature: str, *body: Any) -> tuple[Any, ...]:
         async with _router() as router:
