@@ -65,7 +65,7 @@ class Journal:
         return (self._root / name / _CLAIM).exists()
 
     def forget(self, claim: Claim) -> None:
-        """Close a claim. The claim's own file goes first, so that a crash half-way leaves nothing to misread."""
+        """Close a claim. Its own file goes first: what is left after a crash, or is held up, ``claims`` removes."""
         (claim.directory / _CLAIM).unlink()
         records.sync_directory(claim.directory)
-        shutil.rmtree(claim.directory)
+        shutil.rmtree(claim.directory, ignore_errors=True)

@@ -48,8 +48,11 @@ def write(path: Path, record: dict[str, object], *, exclusive: bool = False) -> 
 
 
 def sync_directory(path: Path) -> None:
-    """Make the entries of a directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Make the entries of a directory durable. One that is gone was read to its end and closed meanwhile."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return
     try:
         os.fsync(handle)
     finally:

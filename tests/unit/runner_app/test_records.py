@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -82,6 +83,22 @@ def test_a_record_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyP
         records.write(tmp_path / "a.json", {"n": 2})
     assert records.read(tmp_path / "a.json") == {"n": 1}
     assert names(tmp_path) == ["a.json"]
+
+
+def test_a_record_may_be_read_and_closed_before_its_directory_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "job-j1-e2"
+    directory.mkdir()
+    sync = records.sync_directory
+
+    def late(path: Path) -> None:
+        shutil.rmtree(path)
+        sync(path)
+
+    monkeypatch.setattr(records, "sync_directory", late)
+    records.write(directory / records.EXIT, {}, exclusive=True)
+    assert not directory.exists()
 
 
 def test_the_journal_keeps_claims(tmp_path: Path) -> None:
