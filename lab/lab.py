@@ -32,9 +32,14 @@ _PROJECT = Path(__file__).resolve().parent.parent
 _FIRST_NUMBER = 11
 
 
+def checkout() -> str:
+    """Return six digits that tell this checkout from others on the machine."""
+    return hashlib.sha256(str(_PROJECT).encode()).hexdigest()[:6]
+
+
 def default_name() -> str:
     """Return OPENCLAW_LAB, or the lab's name for this checkout: two checkouts have two labs."""
-    return os.environ.get("OPENCLAW_LAB") or f"lab-{hashlib.sha256(str(_PROJECT).encode()).hexdigest()[:6]}"
+    return os.environ.get("OPENCLAW_LAB") or f"lab-{checkout()}"
 
 
 class Lab:

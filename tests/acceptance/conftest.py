@@ -43,7 +43,7 @@ def _fleet() -> Iterator[TestFleet]:
 
 @pytest.fixture(scope="session")
 def deployment(_fleet: TestFleet, scratch: Path) -> Deployment:
-    before = traces.take(ignored=scratch)
+    before = traces.take(_fleet.lab.name, ignored=scratch)
     _interrupted(_fleet, seconds=12)
     runs = [_fleet.fleet("up", timeout=900) for _ in range(2)]
     for run in runs:

@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 def test_down_leaves_nothing_behind(fleet: TestFleet, deployment: Deployment, scratch: Path) -> None:
     down = fleet.fleet("down")
     assert down.returncode == 0, down.stderr
-    left = traces.take(ignored=scratch) - deployment.traces_before
+    left = traces.take(fleet.lab.name, ignored=scratch) - deployment.traces_before
     assert not left, "\n".join(sorted(left))

@@ -43,7 +43,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def before(lab: TestLab, scratch: Path) -> set[str]:
-    return traces.take(ignored=scratch)
+    return traces.take(lab.name, ignored=scratch)
 
 
 @pytest.mark.parametrize("moment", _MOMENTS)
@@ -56,5 +56,5 @@ def test_down_leaves_nothing_of_an_up_that_was_killed(
     up.send_signal(signal.SIGKILL)
     up.wait()
     lab.run("down")
-    left = traces.take(ignored=scratch) - before
+    left = traces.take(lab.name, ignored=scratch) - before
     assert not left, "\n".join(sorted(left))

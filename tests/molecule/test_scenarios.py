@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from fleet import inventory
 from tests.support.lab import PROJECT, missing
 
 _SECONDS = 900
@@ -32,7 +32,7 @@ def test_scenario(scenario: Path) -> None:
     done = subprocess.run(
         [str(programs / "molecule"), "test", "--scenario-name", scenario.name],
         cwd=scenario.parents[1],
-        env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"},
+        env={**inventory.environment(), "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -26,13 +26,13 @@ _PROGRAMS = Path(sys.executable).parent
 
 
 class TestFleet:
-    """The rehearsal's fleet under a lab's name."""
+    """The rehearsal's fleet on a lab for one purpose."""
 
     __test__ = False
 
-    def __init__(self, name: str) -> None:
-        self.lab = TestLab(name)
-        self.environment = {**os.environ, "OPENCLAW_LAB": name, "COLUMNS": "160"}
+    def __init__(self, purpose: str) -> None:
+        self.lab = TestLab(purpose)
+        self.environment = {**os.environ, "OPENCLAW_LAB": self.lab.name}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `fleet --lab …` and leave it running."""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.lab import Lab
+from lab.lab import Lab, checkout
 
 if TYPE_CHECKING:
     from lab.machines import Machine
@@ -32,13 +32,13 @@ def missing() -> str | None:
 
 
 class TestLab:
-    """One named lab: commands on it, and its hosts."""
+    """A lab for one purpose of this checkout's tests: commands on it, and its hosts."""
 
     __test__ = False
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.lab = Lab(name)
+    def __init__(self, purpose: str) -> None:
+        self.name = f"{purpose}-{checkout()}"
+        self.lab = Lab(self.name)
 
     def command(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

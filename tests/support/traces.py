@@ -13,33 +13,41 @@ _PROJECT = Path(__file__).resolve().parents[2]
 _TREES = [Path("/", name) for name in ("etc", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp", "usr", "var")]
 # Deep enough for what programs keep in /etc, /var and a home folder; toolchains in a home folder are not walked whole.
 _DEPTH = 5
+# Everybody works in these: what others do inside their own folders says nothing.
+_SHARED = (Path("/", "tmp"), Path("/", "var", "tmp"))
+_SHARED_DEPTH = 2
 
 
-def take(*, ignored: Path) -> set[str]:
-    """Return everything of those kinds that is there now, a line each, save below a folder of the test's own."""
+def take(lab: str, *, ignored: Path) -> set[str]:
+    """Return everything of those kinds that is there now, a line each.
+
+    What belongs to other labs, and files below a folder of the test's own, do not count. Processes count where they
+    are in the lab's control groups or were started with its name in their environment.
+    """
     skipped = {folders.cache().parent, _PROJECT, ignored}
-    return {
+    seen = {
         *(f"mount {line.split(' ')[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         *(f"link {line.split(':')[1].strip()}" for line in _lines("ip", "-oneline", "link")),
         *(f"nft {line}" for line in _lines("nft", "list", "tables")),
         *(f"cgroup {folder}" for folder, _, _ in os.walk("/sys/fs/cgroup")),
         *(f"file {path}" for tree in _TREES for path in _files(tree, skipped)),
-        *_processes(),
+        *(f"process {pid}" for pid in _processes(lab)),
     }
+    return {line for line in seen if "openclaw-lab/" not in line or f"openclaw-lab/{lab}" in line}
 
 
-def _processes() -> set[str]:
-    """Return processes that are not this one's, its forebears' or dead, and the network namespaces of all."""
+def _processes(lab: str) -> set[str]:
     found: set[str] = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            alive = (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            environment = (process / "environ").read_text(errors="replace").split("\0")
+            groups = (process / "cgroup").read_text()
             command = (process / "cmdline").read_text().replace("\0", " ")
-            namespace = (process / "ns/net").readlink()
         except OSError:
             continue
-        if state != "Z" and command:
-            found |= {f"process {process.name} {command}", f"namespace {namespace}"}
+        if alive and (f"OPENCLAW_LAB={lab}" in environment or f"openclaw-lab/{lab}/" in groups):
+            found.add(f"{process.name} {command}")
     return found
 
 
@@ -48,7 +56,7 @@ def _files(tree: Path, skipped: set[Path]) -> set[Path]:
     for folder, names, files in os.walk(tree):
         names[:] = [name for name in names if Path(folder, name) not in skipped]
         found.update(Path(folder, name) for name in (*names, *files))
-        if len(Path(folder).parts) >= _DEPTH:
+        if len(Path(folder).parts) >= (_SHARED_DEPTH if tree in _SHARED else _DEPTH):
             names.clear()
     return found
 
