@@ -25,7 +25,7 @@ _TIMEOUT = httpx.Timeout(10, read=_LONGEST_WAIT + 10)
 
 
 class Broker:
-    """Calls of the jobs dialect (docs/dialects.md) for one broker."""
+    """Calls of the jobs dialect (broker_app/openapi.json) on one broker."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client

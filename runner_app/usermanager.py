@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from jeepney import DBusAddress, DBusErrorResponse, new_method_call  # type: ignore[import-untyped] # has no types
-from jeepney.io.asyncio import open_dbus_router  # type: ignore[import-untyped] # has no types
-from jeepney.io.common import RouterClosed  # type: ignore[import-untyped] # has no types
-from jeepney.wrappers import unwrap_msg  # type: ignore[import-untyped] # has no types
+from jeepney import DBusAddress, DBusErrorResponse, new_method_call
+from jeepney.io.asyncio import open_dbus_router
+from jeepney.io.common import RouterClosed
+from jeepney.wrappers import unwrap_msg
 
 from runner_app.execution import ExecutionError
 

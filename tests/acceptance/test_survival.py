@@ -64,6 +64,18 @@ def test_a_job_outlives_its_runner_and_the_broker(
     assert sum(": done: " in line for line in told) == 1, told
 
 
+@pytest.mark.parametrize(("agent", "node"), [("agent1", "agents-1"), ("agent3", "agents-2")])
+def test_a_job_outlives_a_reload_of_its_systemd(fleet: TestFleet, submitter: Submitter, agent: str, node: str) -> None:
+    """systemd 252 forgets the recorders of a transient unit when it reloads; ours are files."""
+    job = submitter.submit(agent, "exec", json.dumps({"command": "sleep 4; echo finished"}))
+    _wait_for(lambda: submitter.job(job)["status"] == "running", 15)
+    for verb in ("daemon-reload", "daemon-reexec"):
+        fleet.host(node).run_expect([0], f"systemctl --user -M {agent}@ {verb}")
+    ended = submitter.job(job, wait=25)
+    assert ended["status"] == "done", ended["error"]
+    assert ended["attempts"] == 1
+
+
 def test_a_job_that_was_queued_while_the_runner_was_off_is_done_later(fleet: TestFleet, submitter: Submitter) -> None:
     host = fleet.host("agents-2")
     runner = "systemctl --user -M agent3@"

@@ -211,7 +211,7 @@ class TestShortLease:
         assert broker.finished(job_id)["outcome"] == "dead"
 
     def test_runners_killed_in_a_loop_run_and_report_each_job_once(self, broker: Broker, runner: Runner) -> None:
-        dice = random.Random(1)  # noqa: S311
+        dice = random.Random(1)
         lines = [
             f"echo {number} >> starts; sleep {dice.uniform(0.1, 1.2):.2f}; echo {number} >> ends"
             for number in range(24)
