@@ -73,12 +73,14 @@ def sources(extra: list[Path]) -> list[str]:
 def environment() -> dict[str, str]:
     """Return the environment for Ansible's programs: the project's settings, and no files in the home folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = os.environ.get("ANSIBLE_HOME") or str(cache / "openclaw-fleet" / "ansible")
     return {
-        "ANSIBLE_HOME": str(cache / "openclaw-fleet" / "ansible"),
         **os.environ,
         # Ansible's programs stand beside this interpreter, also where nobody activated its environment.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+        "ANSIBLE_HOME": home,
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{home}/cp",
     }
 
 
