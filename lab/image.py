@@ -65,12 +65,14 @@ def _clear(folder: Path) -> None:
 
 def _build(suite: str, target: Path, *, partial: Path) -> None:
     _clear(partial)
+    root, scratch = partial / "root", partial / "tmp"
+    scratch.mkdir(parents=True)
     certificates = [f"copy-in {crt} {_MACHINE_CERTIFICATES}" for crt in sorted(_MACHINE_CERTIFICATES.glob("*.crt"))]
     hooks = [
         f"mkdir -p $1{_MACHINE_CERTIFICATES}",
         *certificates,
         f"copy-in {_RECIPE}/lab-init /usr/local/sbin",
-        f'chroot "$1" sh -s < {_RECIPE}/prepare',
+        f'env --unset=TMPDIR chroot "$1" sh -s < {_RECIPE}/prepare',
     ]
     options = [
         'APT::Install-Recommends "false"',
@@ -87,12 +89,14 @@ def _build(suite: str, target: Path, *, partial: Path) -> None:
             "--dpkgopt=path-exclude=/usr/share/locale/*",
             *(f"--customize-hook={hook}" for hook in hooks),
             suite,
-            str(partial),
+            str(root),
             *_sources(suite),
         ],
         timeout=_BUILD_SECONDS,
+        scratch=scratch,
     )
-    partial.rename(target)
+    root.rename(target)
+    _clear(partial)
 
 
 def _sources(suite: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import time
@@ -11,19 +12,28 @@ from lab.errors import CommandFailedError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 
 T = TypeVar("T")
 
 
-def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 60) -> str:
-    """Run a program to its end and return what it printed.
+def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 60, scratch: Path | None = None) -> str:
+    """Run a program to its end and return what it printed; `scratch` is where it shall keep temporary files.
 
     Raises:
         CommandFailedError: its status was not zero, or `timeout` seconds went by.
     """
     try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            argv,
+            env={**os.environ, "TMPDIR": str(scratch)} if scratch else None,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
     except subprocess.TimeoutExpired as expired:
         raise CommandFailedError(f"{shlex.join(argv)}: no end after {timeout:g} s") from expired
     if done.returncode:

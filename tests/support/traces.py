@@ -10,12 +10,15 @@ from pathlib import Path
 from lab import folders
 
 _PROJECT = Path(__file__).resolve().parents[2]
-_TREES = [Path("/", name) for name in ("etc", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp", "usr", "var")]
+# Everybody works in these; there, only what the programs that we run call their own files counts.
+_SHARED = (Path("/", "tmp"), Path("/", "var", "tmp"))
+_TREES = [
+    *_SHARED,
+    *(Path("/", name) for name in ("etc", "home", "media", "mnt", "opt", "root", "run", "srv", "usr", "var")),
+]
 # Deep enough for what programs keep in /etc, /var and a home folder; toolchains in a home folder are not walked whole.
 _DEPTH = 5
-# Everybody works in these: what others do inside their own folders says nothing.
-_SHARED = (Path("/", "tmp"), Path("/", "var", "tmp"))
-_SHARED_DEPTH = 2
+_SCRATCH = ("ansible", "mmdebstrap", "openclaw", "pip-", "ssh-", "tmp")
 
 
 def take(lab: str, *, ignored: Path) -> set[str]:
@@ -29,7 +32,7 @@ def take(lab: str, *, ignored: Path) -> set[str]:
         *(f"mount {line.split(' ')[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         *(f"link {line.split(':')[1].strip()}" for line in _lines("ip", "-oneline", "link")),
         *(f"nft {line}" for line in _lines("nft", "list", "tables")),
-        *(f"cgroup {folder}" for folder, _, _ in os.walk("/sys/fs/cgroup")),
+        *(f"cgroup {folder}" for folder, _, _ in os.walk("/sys/fs/cgroup") if "openclaw" in folder),
         *(f"file {path}" for tree in _TREES for path in _files(tree, skipped)),
         *(f"process {pid}" for pid in _processes(lab)),
     }
@@ -52,11 +55,13 @@ def _processes(lab: str) -> set[str]:
 
 
 def _files(tree: Path, skipped: set[Path]) -> set[Path]:
+    if tree in _SHARED:
+        return {path for path in tree.iterdir() if path.name.startswith(_SCRATCH) and path not in skipped}
     found: set[Path] = set()
     for folder, names, files in os.walk(tree):
-        names[:] = [name for name in names if Path(folder, name) not in skipped]
+        names[:] = [name for name in names if Path(folder, name) not in {*skipped, *_SHARED}]
         found.update(Path(folder, name) for name in (*names, *files))
-        if len(Path(folder).parts) >= (_SHARED_DEPTH if tree in _SHARED else _DEPTH):
+        if len(Path(folder).parts) >= _DEPTH:
             names.clear()
     return found
 
