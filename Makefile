@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup up down status shell test check fmt lock
 
-FLEET := $(shell [ "$$(id -u)" = 0 ] || echo sudo) .venv/bin/fleet --lab
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=OPENCLAW_LAB,XDG_CACHE_HOME,CI)
+FLEET := $(SUDO) .venv/bin/fleet --lab
 CODE := broker_app runner_app fleet lab plugins tests roles
 
 help: ## Show this list
@@ -24,7 +25,7 @@ shell: ## Log in: make shell HOST=agents-1
 	@$(FLEET) shell $(HOST)
 
 test: check ## Run every test: units, contracts, roles, a fleet
-	@.venv/bin/pytest
+	@$(SUDO) .venv/bin/pytest
 
 check: setup ## Lint and type-check everything
 	@.venv/bin/ruff check --quiet $(CODE)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
+import paramiko
 import typer
+from invoke.exceptions import ThreadException
 from rich.console import Console
 
 from fleet import broker, deploy, inventory, jobs, ssh, status
@@ -179,6 +181,6 @@ def main() -> None:
 def _run(command: Callable[[], object]) -> None:
     try:
         command()
-    except FleetError as error:
+    except (FleetError, OSError, subprocess.SubprocessError, paramiko.SSHException, ThreadException) as error:
         err.print(f"fleet: {error}", markup=False)
         sys.exit(1)

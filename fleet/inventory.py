@@ -110,13 +110,20 @@ def parse(listed: dict[str, Any]) -> Inventory:
     shared = next(iter(hosts.values()), {})
     brokers = tuple(listed.get("broker", {}).get("hosts", ()))
     port = hosts[brokers[0]].get("broker_port", 8000) if brokers else 8000
-    agents = [Agent(a["name"], a.get("type", ""), a["node"]) for a in shared.get("agents", [])]
+    agents = [_agent(number, agent) for number, agent in enumerate(shared.get("agents", []), start=1)]
     return Inventory(
         nodes={name: _node(name, variables) for name, variables in hosts.items()},
         agents={agent.name: agent for agent in agents},
         brokers=brokers,
         broker_port=port,
     )
+
+
+def _agent(number: int, declared: dict[str, Any]) -> Agent:
+    missing = [field for field in ("name", "node") if not declared.get(field)]
+    if missing:
+        raise FleetError(f"agent {number} of the inventory's list `agents` has no {' and no '.join(missing)}")
+    return Agent(declared["name"], declared.get("type", ""), declared["node"])
 
 
 def _node(name: str, variables: dict[str, Any]) -> Node:

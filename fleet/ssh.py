@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from fleet.inventory import Node
 
 _CONNECT_SECONDS = 10
+_SSH = ("ssh",)
+_FOR_PARAMIKO = ("hostname", "user", "port", "identityfile", "proxycommand", "proxyjump", "connecttimeout")
 
 
 @contextmanager
@@ -27,12 +30,13 @@ def connect(node: Node) -> Iterator[fabric.Connection]:
     Raises:
         ConnectError: the node does not answer, its host key is not known, or it takes no key of ours.
     """
-    config = fabric.Config(ssh_config=paramiko.SSHConfig.from_text(ssh_config(node)))
+    settings = resolved(node)
+    config = fabric.Config(ssh_config=paramiko.SSHConfig.from_text(ssh_config(node.name, settings)))
     connection = fabric.Connection(node.name, config=config, connect_timeout=_CONNECT_SECONDS)
     connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    if known_hosts := node.options.get("UserKnownHostsFile"):
-        connection.client.load_host_keys(str(Path(known_hosts).expanduser()))
     try:
+        for file in known_hosts(settings):
+            connection.client.load_system_host_keys(file)
         connection.open()
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise ConnectError(f"{node.name}: no SSH to {node.address}: {error or type(error).__name__}") from error
@@ -50,22 +54,46 @@ def tunnel(connection: fabric.Connection, remote_port: int) -> Iterator[int]:
         yield port
 
 
-def ssh_config(node: Node) -> str:
-    """Return how to connect to a node, in the form of OpenSSH's client configuration."""
-    settings = {
-        "HostName": node.address,
-        "User": node.user,
-        "Port": node.port,
-        "IdentityFile": node.key_file,
-        **node.options,
-    }
-    lines = [f"  {keyword} {value}" for keyword, value in settings.items() if value is not None]
-    return "\n".join([f"Host {node.name}", *lines, ""])
+def ssh_config(name: str, settings: dict[str, list[str]]) -> str:
+    """Return resolved settings in the form of OpenSSH's client configuration, as far as paramiko knows them."""
+    lines = [f"  {keyword} {value}" for keyword in _FOR_PARAMIKO for value in settings.get(keyword, [])]
+    return "\n".join([f"Host {name}", *lines, ""])
+
+
+def resolved(node: Node) -> dict[str, list[str]]:
+    """Ask ssh itself what a connection would use, the person's own configuration included."""
+    asked = subprocess.run(
+        [*_SSH, "-G", *_options(node), node.address],
+        capture_output=True,
+        text=True,
+        timeout=_CONNECT_SECONDS,
+        check=False,
+    )
+    if asked.returncode:
+        raise ConnectError(f"{node.name}: ssh does not understand its settings: {asked.stderr.strip()}")
+    settings: dict[str, list[str]] = {}
+    for line in asked.stdout.splitlines():
+        keyword, _, value = line.partition(" ")
+        settings.setdefault(keyword, []).append(value)
+    keys = (Path(key).expanduser() for key in settings.get("identityfile", []))
+    return {**settings, "identityfile": [str(key) for key in keys if key.exists()]}
+
+
+def known_hosts(settings: dict[str, list[str]]) -> list[str]:
+    """Return the files of known host keys that exist."""
+    listed = [*settings.get("userknownhostsfile", []), *settings.get("globalknownhostsfile", [])]
+    files = (Path(file).expanduser() for value in listed for file in value.split())
+    return [str(file) for file in files if file.is_file()]
 
 
 def ssh_argv(node: Node, command: list[str], *, terminal: bool) -> list[str]:
     """Return the ssh(1) command line that a person would type to get to the node."""
-    argv = ["ssh", *(["-t"] if terminal else [])]
+    argv = [*_SSH, *(["-t"] if terminal else []), *_options(node)]
+    return [*argv, node.address, *(["--", *command] if command else [])]
+
+
+def _options(node: Node) -> list[str]:
+    argv: list[str] = []
     if node.user:
         argv += ["-l", node.user]
     if node.port:
@@ -74,4 +102,4 @@ def ssh_argv(node: Node, command: list[str], *, terminal: bool) -> list[str]:
         argv += ["-i", node.key_file]
     for keyword, value in node.options.items():
         argv += ["-o", f"{keyword}={value}"]
-    return [*argv, node.address, *(["--", *command] if command else [])]
+    return argv

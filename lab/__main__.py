@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from typing import Annotated
 
@@ -12,7 +14,12 @@ from lab.errors import LabError
 from lab.lab import Lab, default_name
 from lab.machines import Machine
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Real Debian hosts on this machine.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Real Debian hosts on this machine.",
+)
 Hosts = Annotated[list[str], typer.Argument(help="Names of hosts.")]
 
 
@@ -132,8 +139,10 @@ def _machines(lab: Lab, names: list[str]) -> list[Machine]:
 def main() -> None:
     """Run the command line; what the person can mend ends in one line and status 1."""
     try:
+        if os.geteuid() != 0:
+            raise LabError("namespaces and mounts need root; say it with sudo")
         app()
-    except LabError as error:
+    except (LabError, OSError, subprocess.SubprocessError) as error:
         typer.echo(f"lab: {error}", err=True)
         sys.exit(1)
 

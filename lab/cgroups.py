@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError
@@ -78,8 +79,8 @@ def remove_if_empty(group: str) -> None:
     """Remove the group where nothing is below it."""
     for hierarchy in hierarchies():
         tree = hierarchy / group
-        if tree.is_dir() and not any(path.is_dir() for path in tree.iterdir()):
-            _remove_folder(tree)
+        with suppress(OSError):  # something is below it, or it is gone
+            tree.rmdir()
 
 
 def _remove_folder(folder: Path) -> None:
@@ -102,5 +103,5 @@ def _files(group: str, name: str) -> list[Path]:
 def _is_zombie(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except OSError:  # it has gone meanwhile
         return True

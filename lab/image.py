@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
@@ -67,12 +68,15 @@ def _build(suite: str, target: Path, *, partial: Path) -> None:
     _clear(partial)
     root, scratch = partial / "root", partial / "tmp"
     scratch.mkdir(parents=True)
-    certificates = [f"copy-in {crt} {_MACHINE_CERTIFICATES}" for crt in sorted(_MACHINE_CERTIFICATES.glob("*.crt"))]
+    certificates = [
+        f"copy-in {shlex.quote(str(crt))} {_MACHINE_CERTIFICATES}"
+        for crt in sorted(_MACHINE_CERTIFICATES.glob("*.crt"))
+    ]
     hooks = [
         f"mkdir -p $1{_MACHINE_CERTIFICATES}",
         *certificates,
-        f"copy-in {_RECIPE}/lab-init /usr/local/sbin",
-        f'env --unset=TMPDIR chroot "$1" sh -s < {_RECIPE}/prepare',
+        f"copy-in {shlex.quote(str(_RECIPE))}/lab-init /usr/local/sbin",
+        f'env --unset=TMPDIR chroot "$1" sh -s < {shlex.quote(str(_RECIPE))}/prepare',
     ]
     options = [
         'APT::Install-Recommends "false"',
@@ -106,7 +110,7 @@ def _sources(suite: str) -> list[str]:
 
 
 def _recipe_hash(name: str) -> str:
-    recipe = hashlib.sha256(f"{name} {_PACKAGES}".encode())
+    recipe = hashlib.sha256(name.encode() + Path(__file__).read_bytes())
     for part in sorted(_RECIPE.iterdir()):
         recipe.update(part.read_bytes())
     for certificate in sorted(_MACHINE_CERTIFICATES.glob("*.crt")):

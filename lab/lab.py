@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 PROXY_PORT = 3128
 _PROJECT = Path(__file__).resolve().parent.parent
 _FIRST_NUMBER = 11
+_LAST_NUMBER = 250
+_RESERVED = {"complete", "controller", "lab", "proxy", "relay"}
+# systemd-nspawn makes these and leaves them.
+_NSPAWN_FOLDERS = (Path("/run/systemd/nspawn/propagate"), Path("/run/systemd/nspawn"))
 
 
 def checkout() -> str:
@@ -117,6 +121,8 @@ class Lab:
         if name in existing:
             return existing[name]
         number = max((machine.number for machine in existing.values()), default=_FIRST_NUMBER - 1) + 1
+        if number > _LAST_NUMBER:
+            raise LabError(f"lab {self.name} is full; destroy a host first")
         machine = Machine(self, Spec(name, base, group, number))
         shutil.rmtree(self.folder / "hosts" / name, ignore_errors=True)
         machine.create()
@@ -137,7 +143,8 @@ class Lab:
 
     def _make_network(self) -> None:
         complete = self.folder / "netns/complete"
-        if complete.exists():
+        # The file outlives a reboot of the machine, the namespace does not.
+        if complete.exists() and network.exists(self.namespace):
             return
         network.delete(self.namespace)
         network.create_bridge(self.namespace, address=f"{self.gateway}/24")
@@ -203,13 +210,16 @@ class Lab:
         """Remove the lab and everything it started or left, however it ended; a lab that is not there is down."""
         cgroups.kill(self.cgroup)
         self._kill_visitors()
+        for machine in self.machines():
+            machine.forget()
         mounts.unmount_below(self.folder)
         cgroups.remove(self.cgroup)
         cgroups.remove_if_empty("openclaw-lab")
         image.remove_partial(self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
-        if folders.LABS.is_dir() and not any(folders.LABS.iterdir()):
-            folders.LABS.rmdir()
+        for left in (self.folder.parent, *_NSPAWN_FOLDERS):
+            with suppress(OSError):  # another lab is there, or nothing is
+                left.rmdir()
 
     def _kill_visitors(self) -> None:
         """End what entered the lab's namespaces from outside: connections that ssh masters still hold."""
@@ -220,12 +230,15 @@ class Lab:
             except OSError:
                 continue
             if visitor:
-                os.kill(int(process.name), signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(int(process.name), signal.SIGKILL)
 
 
 def _check_host(name: str, base: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
         raise LabError(f"host name {name!r}: use small letters, digits and hyphens, a letter first")
+    if name in _RESERVED:
+        raise LabError(f"host name {name!r}: the lab itself uses it; use another")
     if base not in image.SUITES:
         raise LabError(f"no image {base!r}; there are: {', '.join(image.SUITES)}")
 

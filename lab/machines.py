@@ -45,6 +45,7 @@ class Machine:
         self.number = spec.number
         self.address = f"{lab.prefix}.{spec.number}"
         self.mac = "02:fb:" + ":".join(f"{int(octet):02x}" for octet in self.address.split("."))
+        self.nspawn_name = f"{lab.name}-{spec.name}"
         self.cgroup = f"{lab.cgroup}/{spec.name}"
         self.namespace = lab.folder / "netns" / spec.name
         self._folder = lab.folder / "hosts" / spec.name
@@ -91,7 +92,9 @@ class Machine:
         )
         self._authorize(upper)
         # Written last: a host without it was not created.
-        (self._folder / "spec.json").write_text(json.dumps(asdict(self.spec)))
+        partial = self._folder / "spec.partial"
+        partial.write_text(json.dumps(asdict(self.spec)))
+        partial.rename(self._folder / "spec.json")
 
     def _authorize(self, upper: Path) -> None:
         base = image.ensure(self.spec.image, builder=self.lab.name)
@@ -125,6 +128,7 @@ class Machine:
         if not mounts.below(self.root):
             base = image.ensure(self.spec.image, builder=self.lab.name)
             mounts.overlay(self.root, lower=base, upper=self._folder / "upper", work=self._folder / "work")
+        self.forget()
         subprocess.Popen(
             [sys.executable, "-m", "lab.supervisor", self.lab.name, self.name],
             cwd=_PROJECT,
@@ -193,8 +197,7 @@ class Machine:
         """Keep a copy of the host's layer; of a running host it is what a crash would leave."""
         target = self._snapshot(name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        _copy(self._folder / "upper", target)
+        _replace(self._folder / "upper", target)
 
     def restore(self, name: str) -> None:
         """Put a kept copy back; a host that runs is killed first and booted after, and ready on return.
@@ -208,9 +211,8 @@ class Machine:
         was_running = self.is_running
         self.crash()
         mounts.unmount_below(self.root)
-        for layer in ("upper", "work"):
-            shutil.rmtree(self._folder / layer)
-        _copy(source, self._folder / "upper")
+        shutil.rmtree(self._folder / "work", ignore_errors=True)
+        _replace(source, self._folder / "upper")
         if was_running:
             self.start()
             self.wait()
@@ -218,9 +220,17 @@ class Machine:
     def _snapshot(self, name: str) -> Path:
         return self.lab.folder / "snapshots" / self.name / name
 
+    def forget(self) -> None:
+        """Remove what systemd-nspawn keeps of a host outside of the lab's folder."""
+        for kind in ("propagate", "unix-export"):
+            kept = Path("/run/systemd/nspawn") / kind / self.nspawn_name
+            mounts.unmount_below(kept)
+            shutil.rmtree(kept, ignore_errors=True)
+
     def destroy(self) -> None:
         """Remove the host and all it had, its snapshots too."""
         self.crash()
+        self.forget()
         mounts.unmount_below(self.root)
         network.delete(self.namespace)
         cgroups.remove(self.cgroup)
@@ -228,6 +238,11 @@ class Machine:
         shutil.rmtree(self.lab.folder / "snapshots" / self.name, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _replace(source: Path, target: Path) -> None:
+    """Put a whole copy of a layer in another's place; a copy that was cut short is never taken for one."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     # cp, unlike shutil, keeps the overlay's whiteouts (device nodes) and extended attributes.
-    run(["cp", "-a", "--reflink=auto", str(source), str(target)], timeout=600)
+    run(["cp", "-a", "--reflink=auto", str(source), str(partial)], timeout=600)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lab.process import run
@@ -18,7 +19,7 @@ def overlay(target: Path, *, lower: Path, upper: Path, work: Path) -> None:
 def below(folder: Path) -> list[Path]:
     """Return the mount points in a folder, innermost first."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = [Path(line.split(" ")[4].encode().decode("unicode_escape")) for line in lines]
+    points = [Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split(" ")[4])) for line in lines]
     return [point for point in reversed(points) if folder in (point, *point.parents)]
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.errors import CommandFailedError
 from lab.process import run
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def create(namespace: Path) -> None:
 
 def delete(namespace: Path) -> None:
     """Forget a namespace; with its last process gone, its links go too."""
-    if _is_namespace(namespace):
+    if exists(namespace):
         run(["umount", str(namespace)])
     namespace.unlink(missing_ok=True)
 
@@ -62,6 +63,9 @@ def plug(lab: Path, host: Path, *, port: str, mac: str, address: str, gateway: s
     The MAC address is fixed because a new one at each start leaves neighbours with a stale entry for half a minute.
     """
     create(host)
+    # The link to the host's last network may still be there: the kernel takes it down some time after the host.
+    with suppress(CommandFailedError):
+        ip(lab, f"link delete {port}")
     ip(lab, f"link add {port} type veth peer name eth0 netns {host}", f"link set {port} master br0 up")
     ip(
         host,
@@ -93,6 +97,6 @@ def _setns(fd: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _is_namespace(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Say whether a namespace is mounted at the path: a file whose device is not its folder's."""
     return path.exists() and path.stat().st_dev != path.parent.stat().st_dev

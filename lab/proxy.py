@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,12 +44,14 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection, the last of which may become a tunnel."""
-        with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+        try:
             while await self._answer(reader, writer):
                 await writer.drain()
-        with contextlib.suppress(ConnectionError):
-            writer.close()
-            await writer.wait_closed()
+        except (OSError, ValueError, EOFError, asyncio.LimitOverrunError, httpx.InvalidURL) as error:
+            if not isinstance(error, asyncio.IncompleteReadError):
+                print(f"cut {type(error).__name__}: {error}", flush=True)
+        finally:
+            await close(writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _IDLE_SECONDS)
@@ -75,11 +77,15 @@ class Proxy:
             writer.write(await asyncio.to_thread(cached.read_bytes))
             return True
         kept = {name: value for name, value in headers.items() if name.lower() not in _DROPPED_HEADERS}
+        is_package = method == "GET" and url.endswith(".deb")
+        answered = False
         try:
             async with self._client.stream(method, url, headers=kept) as response:
-                return await self._relay(response, writer, cached if url.endswith(".deb") else None)
+                answered = True
+                return await self._relay(response, writer, cached if is_package else None)
         except httpx.HTTPError as error:
-            return _refuse(writer, "502 Bad Gateway", f"{type(error).__name__}: {error}\n")
+            # Once part of an answer is out, only the end of the connection says that the rest is missing.
+            return not answered and _refuse(writer, "502 Bad Gateway", f"{type(error).__name__}: {error}\n")
 
     async def _relay(self, response: httpx.Response, writer: asyncio.StreamWriter, cached: Path | None) -> bool:
         lines = [f"{name}: {value}" for name, value in response.headers.items() if name not in _DROPPED_HEADERS]
@@ -102,9 +108,10 @@ def _refuse(writer: asyncio.StreamWriter, status: str, text: str) -> bool:
 
 
 def _store(target: Path, body: bytes) -> None:
-    partial = target.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(body)
-    partial.rename(target)
+    # Several hosts ask for the same package at once.
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix="partial-", delete=False) as partial:
+        partial.write(body)
+    Path(partial.name).rename(target)
 
 
 async def _tunnel(target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,16 +128,26 @@ async def join(
     other_writer: asyncio.StreamWriter,
 ) -> None:
     """Copy bytes both ways between two connections until both sides have ended."""
-    await asyncio.gather(_copy(reader, other_writer), _copy(other_reader, writer))
-    other_writer.close()
+    try:
+        await asyncio.gather(_copy(reader, other_writer), _copy(other_reader, writer))
+    except OSError:  # one side broke off: so does the other
+        writer.close()
+    finally:
+        await close(other_writer)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection that may be broken already."""
+    with contextlib.suppress(OSError):
+        writer.close()
+        await writer.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while chunk := await reader.read(65536):
-            writer.write(chunk)
-            await writer.drain()
-        writer.write_eof()
+    while chunk := await reader.read(65536):
+        writer.write(chunk)
+        await writer.drain()
+    writer.write_eof()
 
 
 async def _main(namespace: Path, address: str, port: int, allowed: set[str]) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lab import image, relay
+from lab.process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,7 @@ def _relay(lab: Lab) -> int:
     port = relay.free_port(_BROKER_PORT)
     noted.write_text(str(port))
     lab.service("relay", "lab.relay", str(port), str(lab.machine("broker-1").namespace), str(_BROKER_PORT))
+    wait_until(lambda: relay.answers(port), what=f"the relay (log: {lab.folder / 'relay.log'})", timeout=10)
     return port
 
 

@@ -35,6 +35,12 @@ async def _dial(namespace: Path, port: int) -> socket.socket:
     return connection
 
 
+def answers(port: int) -> bool | None:
+    """Say whether something takes connections on a loopback port; None while nothing does."""
+    with socket.socket() as probe:
+        return True if probe.connect_ex(("127.0.0.1", port)) == 0 else None
+
+
 def free_port(preferred: int) -> int:
     """Return the preferred loopback port, or where something has it, another that is free."""
     for port in (preferred, 0):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,19 +43,12 @@ def _fleet() -> Iterator[TestFleet]:
 @pytest.fixture(scope="session")
 def deployment(_fleet: TestFleet, scratch: Path) -> Deployment:
     before = traces.take(_fleet.lab.name, ignored=scratch)
-    _interrupted(_fleet, seconds=12)
+    # Killed in the middle of the deployment; the next one must make good what it left half done.
+    _fleet.kill_up(after="deployment")
     runs = [_fleet.fleet("up", timeout=900) for _ in range(2)]
     for run in runs:
         assert run.returncode == 0, run.stdout + run.stderr
     return Deployment(before, runs[0].stdout, runs[1].stdout)
-
-
-def _interrupted(fleet: TestFleet, seconds: float) -> None:
-    """Kill `fleet up` in the middle of the deployment; the next one must make good what it left half done."""
-    up = fleet.start("up")
-    time.sleep(seconds)
-    up.kill()
-    up.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -34,23 +34,35 @@ class TestFleet:
         self.lab = TestLab(purpose)
         self.environment = {**os.environ, "OPENCLAW_LAB": self.lab.name}
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `fleet --lab …` and leave it running."""
-        return subprocess.Popen(
+    def fleet(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run `fleet --lab …` to its end."""
+        return subprocess.run(
             [str(_PROGRAMS / "fleet"), "--lab", *arguments],
             cwd=PROJECT,
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
+            timeout=timeout,
+            check=False,
         )
 
-    def fleet(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        """Run `fleet --lab …` to its end."""
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=timeout)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    def kill_up(self, *, after: str) -> None:
+        """Start `fleet --lab up` and kill it when it has printed a line that starts so; its children live on."""
+        with subprocess.Popen(
+            [str(_PROGRAMS / "fleet"), "--lab", "up"],
+            cwd=PROJECT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as up:
+            for line in up.stdout or ():
+                if line.startswith(after):
+                    break
+            assert up.poll() is None, "it ended before it could be killed"
+            up.kill()
 
     def playbook(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run `ansible-playbook site.yml …` against the lab, as a person at the repository's root would."""

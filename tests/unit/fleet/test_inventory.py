@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fleet import inventory, ssh
 from fleet.errors import FleetError, UnknownNameError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LISTED = {
     "broker": {"hosts": ["broker-1"]},
@@ -45,17 +50,25 @@ def test_a_fleet_without_a_broker_is_refused() -> None:
         inventory.parse({"_meta": {"hostvars": {}}}).broker()
 
 
+def test_a_persons_own_ssh_settings_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "ssh"
+    home.mkdir()
+    (home / "id").touch()
+    (home / "known_hosts").touch()
+    config = home / "config"
+    config.write_text(f"Host web\n  HostName 192.0.2.9\n  Port 2022\n  IdentityFile {home}/id\n")
+    node = inventory.Node("node", "web", "me", None, None, {"UserKnownHostsFile": f"{home}/known_hosts {home}/none"})
+    monkeypatch.setattr(ssh, "_SSH", ("ssh", "-F", str(config)))
+    settings = ssh.resolved(node)
+    text = ssh.ssh_config("node", settings)
+    for line in ("hostname 192.0.2.9", "user me", "port 2022", f"identityfile {home}/id"):
+        assert f"  {line}\n" in text
+    assert str(home / "known_hosts") in ssh.known_hosts(settings)
+    assert str(home / "none") not in ssh.known_hosts(settings)
+
+
 def test_the_connection_is_the_same_for_programs_and_people() -> None:
     node = inventory.parse(_LISTED).node("broker-1")
-    assert ssh.ssh_config(node).splitlines() == [
-        "Host broker-1",
-        "  HostName 192.0.2.1",
-        "  User deploy",
-        "  Port 2222",
-        "  IdentityFile /keys/id",
-        "  ConnectTimeout 5",
-        "  ProxyCommand nc %h %p",
-    ]
     argv = ssh.ssh_argv(node, ["uptime"], terminal=False)
     assert argv == [
         *("ssh", "-l", "deploy", "-p", "2222", "-i", "/keys/id"),
