@@ -6,7 +6,7 @@ import fcntl
 
 import pytest
 
-from lab import network
+from lab import cgroups, mounts, network
 from lab.errors import CommandFailedError
 from tests.support.lab import TestLab
 
@@ -147,3 +147,18 @@ def test_a_socket_stays_in_the_namespace_it_was_opened_in(lab: TestLab) -> None:
         inside.settimeout(5)
         inside.connect((machine.address, 22))
         assert inside.recv(4) == b"SSH-"
+
+
+def test_a_lab_comes_up_again_after_the_machine_was_rebooted() -> None:
+    """A reboot of the machine ends the lab's processes and mounts, and keeps its folder."""
+    lab = TestLab("test-reboot")
+    lab.run("down")
+    lab.run("create", "debian12")
+    try:
+        lab.machine("debian12").ssh("touch kept; sync")
+        cgroups.kill(lab.lab.cgroup)
+        mounts.unmount_below(lab.lab.folder)
+        lab.run("create", "debian12")
+        assert lab.machine("debian12").ssh("ls").split() == ["kept"]
+    finally:
+        lab.run("down")
