@@ -1,0 +1,38 @@
+"""The table at the end of a run, and what CI makes of a skip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
+_TESTS = {
+    "lab": "import pytest\ndef test_skipped() -> None:\n    pytest.skip('the lab needs root')\n",
+    "unit": "def test_passed() -> None:\n    pass\n",
+}
+
+
+@pytest.mark.parametrize(("areas", "ci", "status"), [("unit lab", "true", 1), ("unit lab", "", 0), ("unit", "true", 0)])
+def test_ci_fails_on_a_skip_in_a_lab_area(tmp_path: Path, areas: str, ci: str, status: int) -> None:
+    (tmp_path / "tests").mkdir()
+    shutil.copy(_CONFTEST, tmp_path / "tests/conftest.py")
+    for area in areas.split():
+        (tmp_path / "tests" / area).mkdir()
+        (tmp_path / "tests" / area / "test_it.py").write_text(_TESTS[area])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"],
+        cwd=tmp_path,
+        env={**os.environ, "CI": ci},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout
+    assert "area        ·  passed ·  failed · skipped · seconds" in done.stdout
+    assert "unit        ·       1 ·       0 ·       0 · " in done.stdout
+    assert ("CI must not skip in: lab" in done.stdout) is bool(status)
