@@ -25,7 +25,7 @@ def test_ci_fails_on_a_skip_in_a_lab_area(tmp_path: Path, areas: str, ci: str, s
         (tmp_path / "tests" / area).mkdir()
         (tmp_path / "tests" / area / "test_it.py").write_text(_TESTS[area])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", "tests"],
         cwd=tmp_path,
         env={**os.environ, "CI": ci},
         capture_output=True,
