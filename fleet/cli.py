@@ -60,6 +60,8 @@ def _main(
 def up(context: typer.Context) -> None:
     """Deploy everything, have each agent do a job, and show the fleet."""
     options: Options = context.obj
+    if options.lab and options.inventories:
+        raise FleetError("the lab brings its own inventory: leave out --inventory, or --lab")
     if options.lab:
         _lab("up")
     sources = options.sources()

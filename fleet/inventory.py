@@ -85,7 +85,7 @@ def environment() -> dict[str, str]:
 
 
 def load(extra: list[Path]) -> Inventory:
-    """Read the inventory with Ansible itself, so that every source Ansible knows works here too.
+    """Read the inventory with Ansible itself. Templates in connection variables are not rendered.
 
     Raises:
         FleetError: Ansible could not read it.
