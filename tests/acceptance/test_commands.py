@@ -49,7 +49,7 @@ def test_a_task_prints_what_the_agent_printed(fleet: TestFleet) -> None:
 @pytest.mark.parametrize(
     ("agent", "task", "said"),
     [
-        ("agent1", '{"type":"exec","command":"echo lost >&2; exit 3"}', "status 3"),
+        ("agent1", '{"type":"exec","command":"echo lost >&2; exit 3"}', "exit code 3"),
         ("agent1", '{"type":"no-such-command"}', "no-such-command"),
         ("agent1", "uname -sr", "not JSON"),
         ("nobody", '{"type":"ping"}', "no agent 'nobody' in the inventory; there are: agent1, agent2, agent3"),
