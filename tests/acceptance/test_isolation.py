@@ -20,7 +20,6 @@ _ATTEMPTS = {
     "see another user's home": "ls /home/deploy",
     "reach the user bus": "DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/{uid}/bus systemctl --user list-units",
     "start a unit outside of its box": "XDG_RUNTIME_DIR=/run/user/{uid} systemd-run --user --wait true",
-    "write a unit": "mkdir -p {home}/.config/systemd/user && touch {home}/.config/systemd/user/x.service",
     "write to the system": "touch /etc/written",
     "become root": "sudo -n true",
     "make a namespace": "unshare --user true",
@@ -40,6 +39,14 @@ def test_a_job_cannot(fleet: TestFleet, submitter: Submitter, agent: str, node: 
     command = _ATTEMPTS[attempt].format(agent=agent, uid=uid, home=f"/home/{agent}")
     ended = _run(submitter, agent, command)
     assert ended["status"] == "failed", ended["result"]
+
+
+@pytest.mark.parametrize(("agent", "node"), PLACES.items())
+def test_a_unit_that_a_job_writes_reaches_nobody(fleet: TestFleet, submitter: Submitter, agent: str, node: str) -> None:
+    """Debian 12 gives the job a home of its own to write to, Debian 13 none; the agent's home is neither."""
+    folder = f"/home/{agent}/.config/systemd/user"
+    _run(submitter, agent, f"mkdir -p {folder} && touch {folder}/written.service")
+    assert not fleet.host(node).file(f"{folder}/written.service").exists
 
 
 @pytest.mark.parametrize(("agent", "node"), PLACES.items())
