@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import paramiko
 import typer
@@ -19,9 +19,6 @@ from rich.console import Console
 
 from fleet import broker, deploy, inventory, jobs, ssh, status
 from fleet.errors import FleetError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # Other programs, and logs, get their lines whole.
@@ -177,12 +174,8 @@ def _lab_inventory() -> Path:
 
 def main() -> None:
     """Run the command line; what a person can mend ends in one line and status 1."""
-    _run(app)
-
-
-def _run(command: Callable[[], object]) -> None:
     try:
-        command()
+        app()
     except (FleetError, OSError, subprocess.SubprocessError, paramiko.SSHException, ThreadException) as error:
         err.print(f"fleet: {error}", markup=False)
         sys.exit(1)

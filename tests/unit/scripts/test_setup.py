@@ -36,6 +36,16 @@ def _tools(folder: Path, *, without: tuple[str, ...] = (), fakes: dict[str, str]
     return str(folder)
 
 
+def _setup(project: Path, path: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(path, "sh")), str(project / "scripts/setup")],
+        env={"PATH": path, "HOME": str(project.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("without", "fakes", "said"),
     [
@@ -50,13 +60,7 @@ def test_what_cannot_be_mended_is_refused(
     project: Path, tmp_path: Path, without: tuple[str, ...], fakes: dict[str, str], said: str
 ) -> None:
     path = _tools(tmp_path / "tools", without=without, fakes=fakes)
-    done = subprocess.run(
-        [str(Path(path, "sh")), str(project / "scripts/setup")],
-        env={"PATH": path, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _setup(project, path)
     assert done.returncode == 1
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
@@ -66,13 +70,7 @@ def test_what_cannot_be_mended_is_refused(
 
 def test_what_will_be_installed_is_said_first(project: Path, tmp_path: Path) -> None:
     path = _tools(tmp_path / "tools", fakes={"id": "echo 0", "dpkg-query": "echo not-installed", "grep": "exit 0"})
-    done = subprocess.run(
-        [str(Path(path, "sh")), str(project / "scripts/setup")],
-        env={"PATH": path, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _setup(project, path)
     # The fake apt-get fails: what was said before it is all there is.
     assert done.returncode == 9
     assert done.stdout.startswith("installing with apt: curl debian-archive-keyring ")
