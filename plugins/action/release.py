@@ -28,7 +28,8 @@ def _load(name: str) -> Any:
 class ActionModule(ActionBase):
     """Ask the host first; copy only when it says that the release is missing."""
 
-    TRANSFERS_FILES = True
+    # The folder for the artefact is made only where it is needed.
+    TRANSFERS_FILES = False
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

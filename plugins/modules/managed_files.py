@@ -35,9 +35,11 @@ options:
         type: path
         required: true
       state:
-        description: The kind of thing that must stand there. V(absent) removes a directory with what is in it.
+        description:
+          - The kind of thing that must stand there. V(absent) removes a directory with what is in it, V(vacated) only
+            one that is empty.
         type: str
-        choices: [file, directory, link, absent]
+        choices: [file, directory, link, absent, vacated]
         default: file
       content:
         description: Text of a file. Without it and without I(template) only owner, group and mode are held.
@@ -77,7 +79,7 @@ changed_paths:
 
 SUBOPTIONS: dict[str, Any] = {
     "path": {"type": "path", "required": True},
-    "state": {"type": "str", "choices": ["file", "directory", "link", "absent"], "default": "file"},
+    "state": {"type": "str", "choices": ["file", "directory", "link", "absent", "vacated"], "default": "file"},
     "content": {"type": "str"},
     "template": {"type": "str"},
     "vars": {"type": "dict"},
@@ -132,6 +134,10 @@ def read(path: Path) -> State:
     return State("file", content=path.read_text(errors="surrogateescape"), **ownership)
 
 
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+
+
 def wanted(entry: dict[str, Any], before: State) -> State:
     """Return what shall stand at the entry's path.
 
@@ -139,8 +145,10 @@ def wanted(entry: dict[str, Any], before: State) -> State:
         PlacementError: The entry is incomplete, or something of another kind is in the way.
     """
     path, state = entry["path"], entry["state"]
-    if state == "absent":
+    if state == "absent" or (state == "vacated" and _is_empty(Path(path))):
         return State("absent")
+    if state == "vacated":
+        return before
     if before.kind not in ("absent", state):
         raise PlacementError(f"{path}: there is a {before.kind} where a {state} belongs; move it away.")
     if state == "link":

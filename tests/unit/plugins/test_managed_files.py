@@ -45,6 +45,24 @@ def test_places_everything_once_and_then_nothing(tmp_path: Path, run_module: Run
     assert second["changed_paths"] == []
 
 
+def test_a_shared_directory_goes_when_its_last_user_has_left(tmp_path: Path, run_module: Run) -> None:
+    shared = tmp_path / "shared"
+    (shared / "mine").mkdir(parents=True)
+    (shared / "theirs").touch()
+    files = [
+        entry(shared / "mine", state="absent"),
+        entry(shared, state="vacated"),
+        entry(tmp_path / "never", state="vacated"),
+    ]
+
+    assert run_module("managed_files", files=files)["changed_paths"] == [str(shared / "mine")]
+    (shared / "theirs").unlink()
+    assert run_module("managed_files", check=True, files=files)["changed_paths"] == [str(shared)]
+    assert shared.is_dir()
+    assert run_module("managed_files", files=files)["changed_paths"] == [str(shared)]
+    assert not shared.exists()
+
+
 def test_check_mode_tells_the_change_and_makes_none(tmp_path: Path, run_module: Run, mine: dict[str, str]) -> None:
     path = tmp_path / "f"
     path.write_text("old\n")
