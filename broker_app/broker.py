@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from broker_app.agents import Agents, Role
 from broker_app.auth import Authenticator, Principal
 from broker_app.database import Database
-from broker_app.errors import DatabaseError, UnauthorisedError
+from broker_app.errors import DatabaseError, MalformedError, UnauthorisedError
 from broker_app.queue import commands
 from broker_app.queue.job import Lease, Worker
 from broker_app.queue.queue import Queue
@@ -78,6 +78,7 @@ class Broker:
 
         Raises:
             BrokerError: As the queue's methods do.
+            MalformedError: The call is of a worker, and does not say of which.
         """
         held = Lease(caller.worker.name, getattr(command, "epoch", None))
         match command:
@@ -91,6 +92,8 @@ class Broker:
                 work = self.queue.renew(command.job_id, held)
             case commands.Release():
                 work = self.queue.release(command.job_id, held, command.reason)
+            case commands.Hold():
+                work = self.queue.hold(_named(caller), command.leases)
             case commands.Finish():
                 work = self.queue.finish(command.job_id, held, command.result)
             case commands.Fail():
@@ -123,6 +126,12 @@ class Broker:
         running = await self.queue.running()
         now = time.time()
         return [(agent, agent.online(now), running.get(agent.name, [])) for agent in await self.agents.known()]
+
+
+def _named(caller: Caller) -> str:
+    if caller.worker.name is None:
+        raise MalformedError("X-Worker-Id is missing, and the token is nobody's own: whose leases are these?")
+    return caller.worker.name
 
 
 @asynccontextmanager

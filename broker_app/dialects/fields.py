@@ -16,6 +16,7 @@ _TEXTS = {
     "missing": "Field required",
     "string_type": "Input should be a valid string",
     "string_unicode": "Input should be valid Unicode, without lone surrogates",
+    "list_type": "Input should be a list of objects",
     "int_type": "Input should be a valid integer",
     "model_attributes_type": "Input should be a valid dictionary or object to extract fields from",
     "json_invalid": "JSON decode error",
@@ -60,6 +61,18 @@ class Fields:
             text = f"Input should be from {least} to {most}"
             raise MalformedError(text, status=self._status, field=name, kind="int_range", given=value)
         return value
+
+    def objects(self, name: str, most: int) -> list[Fields]:
+        """A list of objects, `most` at most, as the fields of each."""
+        values = self._values.get(name)
+        if name not in self._values:
+            raise _wrong(self._status, "missing", name, self._values)
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise _wrong(self._status, "list_type", name, values)
+        if len(values) > most:
+            text = f"List should have at most {most} items"
+            raise MalformedError(text, status=self._status, field=name, kind="too_long", given=len(values))
+        return [Fields(value, status=self._status) for value in values]
 
     def raw(self, name: str) -> Any:
         """Whatever JSON value it is, None when it is missing."""

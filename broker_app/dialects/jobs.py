@@ -1,7 +1,7 @@
 """The jobs dialect: the HTTP contract of the seed openclaw-broker, and the native calls beside it.
 
 Paths, status codes, error texts and the first twelve keys of a job are the seed's. The seed has no
-heartbeat, release, list of jobs, list of agents, `?wait=` and `lease_epoch`.
+heartbeat, release, held, list of jobs, list of agents, `?wait=` and `lease_epoch`.
 This half reads requests; `jobs_answers` writes responses.
 """
 
@@ -15,7 +15,7 @@ from broker_app.agents import NAME_PATTERN, Role
 from broker_app.dialects import Call, Dialect, Identity, jobs_answers
 from broker_app.dialects.fields import Fields, matching, number, read_object, seconds, utf8_size
 from broker_app.errors import MalformedError
-from broker_app.queue.commands import Browse, Claim, Fail, Finish, ListAgents, Look, Release, Renew, Submit
+from broker_app.queue.commands import Browse, Claim, Fail, Finish, Hold, ListAgents, Look, Release, Renew, Submit
 from broker_app.queue.job import Route, Status
 from broker_app.settings import COMMAND_PATTERN
 
@@ -33,6 +33,7 @@ _MAX_DELIVERIES = 100
 _MAX_EPOCH = 2**53
 _MAX_PAGE = 200
 _MAX_REASON_BYTES = 1024
+_MAX_HELD = 1000
 _CAPABILITY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/+@=-]{0,63}")
 _VERSION = re.compile(r"[!-~]{1,64}")
 _TOKEN_HEADERS = {Role.BOT: "x-bot-token", Role.WORKER: "x-worker-token"}
@@ -101,6 +102,12 @@ def parse_release(arrived: Arrived, _settings: Settings) -> Release:
     reason = fields.optional_text("reason") or ""
     _bound("reason", reason, _MAX_REASON_BYTES)
     return Release(arrived.path["id"], _epoch(arrived, fields), reason)
+
+
+def parse_hold(arrived: Arrived, _settings: Settings) -> Hold:
+    """POST /jobs/held `{held: [{id, lease_epoch}]}`."""
+    fields = Fields(read_object(arrived.body, status=422), status=422)
+    return Hold(frozenset(map(_lease, fields.objects("held", _MAX_HELD))))
 
 
 def parse_finish(arrived: Arrived, settings: Settings) -> Finish:
@@ -205,6 +212,13 @@ def _epoch(arrived: Arrived, fields: Fields) -> int | None:
     return in_header
 
 
+def _lease(fields: Fields) -> tuple[str, int]:
+    epoch = fields.integer("lease_epoch", 0, _MAX_EPOCH)
+    if epoch is None:
+        raise MalformedError("Field required", status=422, field="lease_epoch", kind="missing")
+    return fields.text("id"), epoch
+
+
 def _wait(arrived: Arrived) -> float:
     return seconds("wait", arrived.query.get("wait"), MAX_WAIT_SECONDS)
 
@@ -220,6 +234,7 @@ _CALLS = (
     Call("POST", "/jobs", _BOT, parse_submit, jobs_answers.submitted),
     Call("GET", "/jobs", _BOT, parse_browse, jobs_answers.page),
     Call("GET", "/jobs/next", _WORKER, parse_claim, jobs_answers.claimed),
+    Call("POST", "/jobs/held", _WORKER, parse_hold, jobs_answers.taken_back),
     Call("GET", "/jobs/{id}", _BOT | _WORKER, parse_look, jobs_answers.found),
     Call("POST", "/jobs/{id}/heartbeat", _WORKER, parse_renew, jobs_answers.renewed),
     Call("POST", "/jobs/{id}/release", _WORKER, parse_release, jobs_answers.released),

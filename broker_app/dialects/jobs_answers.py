@@ -93,6 +93,11 @@ def released(_command: Command, job: Job) -> Answer:
     return Answer(200, {"ok": True, "status": job.status})
 
 
+def taken_back(_command: Command, jobs: tuple[Job, ...]) -> Answer:
+    """`{"released": [id, ...]}`."""
+    return Answer(200, {"released": [job.id for job in jobs]})
+
+
 def finished(_command: Command, job: Job) -> Answer:
     """`{"ok", "status"}`, with a note when the job had failed before."""
     if job.status is Status.FAILED:

@@ -46,6 +46,13 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Say which leases (job id, epoch) the caller holds: it has none but these."""
+
+    leases: frozenset[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Report a result."""
 
@@ -86,4 +93,4 @@ class ListAgents:
     """Read what is known of every agent."""
 
 
-Command = Submit | Claim | Renew | Release | Finish | Fail | Look | Browse | ListAgents
+Command = Submit | Claim | Renew | Release | Hold | Finish | Fail | Look | Browse | ListAgents

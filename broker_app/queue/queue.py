@@ -89,6 +89,8 @@ class Queue:
                     # The waiter is known before each look: a job that comes after the look rings it.
                     offer = waiter.answer()
                     job = await self._take(worker)
+                    if waiter.dismissed:
+                        return None
                     if job is not None or not await waiter.wait(deadline):
                         return job
             finally:
@@ -124,6 +126,19 @@ class Queue:
         job = await self._store.change(job_id, lambda job: transitions.release(job, lease))
         _LOG.info("job %s given back by %s: %s", job_id, lease.worker, reason or "no reason given")
         return job
+
+    async def hold(self, worker: str, leases: frozenset[tuple[str, int]]) -> tuple[Job, ...]:
+        """Take back what a worker runs beside these leases, as at the lease's end; returns those jobs.
+
+        Its waiting claims end first, without a job: whoever waits there has no ear any more.
+        """
+        now = self._clock()
+        # No pause between these two: what a dismissed claim took, it took before, and is seen here.
+        self._waiters.dismiss(worker)
+        jobs = await self._store.take_back(worker, leases, partial(transitions.expire, now=now))
+        for job in jobs:
+            _LOG.warning("not held by %s: job %s (%s) is %s", worker, job.id, job.command, job.outcome or job.status)
+        return jobs
 
     async def finish(self, job_id: str, lease: Lease, result: str) -> Job:
         """End a job with its result. Raises as `job.finish`, and JobNotFoundError."""

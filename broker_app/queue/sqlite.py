@@ -35,6 +35,7 @@ _OLDEST = "SELECT n FROM jobs WHERE status = 'queued' AND agent IS ? AND needs =
 _EXPIRED = """
 SELECT * FROM jobs WHERE status = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?
 """
+_RUNNING_BY = "SELECT * FROM jobs WHERE status = 'running' AND worker = ? ORDER BY lease_until"
 _BROWSE = {
     (False, False): "SELECT * FROM jobs WHERE n < :before ORDER BY n DESC LIMIT :limit",
     (True, False): "SELECT * FROM jobs WHERE n < :before AND status = :status ORDER BY n DESC LIMIT :limit",
@@ -47,7 +48,7 @@ _BROWSE = {
         """,
 }
 _END = 2**63 - 1
-_J = TypeVar("_J", Job, "Job | None")
+_J = TypeVar("_J", Job, "Job | None", tuple[Job, ...])
 
 
 class SqliteStore:
@@ -113,10 +114,19 @@ class SqliteStore:
             rows = connection.execute(_EXPIRED, (now, _EXPIRE_BATCH)).fetchall()
             return tuple(self._apply(connection, _job(row), transition) for row in rows)
 
-        jobs = await self._database.write(expire)
-        for job in jobs:
-            self._announce(job)
-        return jobs
+        return await self._write(expire)
+
+    async def take_back(
+        self, worker: str, leases: frozenset[tuple[str, int]], transition: Transition
+    ) -> tuple[Job, ...]:
+        """See `Store`."""
+
+        def take_back(connection: sqlite3.Connection) -> tuple[Job, ...]:
+            jobs = map(_job, connection.execute(_RUNNING_BY, (worker,)).fetchall())
+            missing = [job for job in jobs if (job.id, job.lease_epoch) not in leases]
+            return tuple(self._apply(connection, job, transition) for job in missing)
+
+        return await self._write(take_back)
 
     async def next_expiry(self) -> float | None:
         """See `Store`."""
@@ -150,14 +160,18 @@ class SqliteStore:
         return ids
 
     async def _write(self, operation: Operation[_J], *, durable: bool = True) -> _J:
-        """Write, and announce the job even when the caller has gone meanwhile."""
+        """Write, and announce the jobs even when the caller has gone meanwhile."""
         future = self._database.write(operation, durable=durable)
         future.add_done_callback(self._on_written)
         return await asyncio.shield(future)
 
     def _on_written(self, future: asyncio.Future[Any]) -> None:
-        if not future.cancelled() and future.exception() is None and future.result() is not None:
-            self._announce(future.result())
+        if future.cancelled() or future.exception() is not None:
+            return
+        result = future.result()
+        for job in result if isinstance(result, tuple) else (result,):
+            if job is not None:
+                self._announce(job)
 
     def _oldest(self, connection: sqlite3.Connection, worker: Worker) -> int | None:
         heads = []

@@ -60,6 +60,11 @@ class Store(Protocol):
         Does a bounded number of them; the caller asks again while there are any.
         """
 
+    async def take_back(
+        self, worker: str, leases: frozenset[tuple[str, int]], transition: Transition
+    ) -> tuple[Job, ...]:
+        """Apply the transition to the worker's running jobs whose id and epoch are not in `leases`, durably."""
+
     async def next_expiry(self) -> float | None:
         """When the next lease ends, None when no job is running."""
 

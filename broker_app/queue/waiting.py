@@ -17,12 +17,14 @@ class Waiter:
 
     Attributes:
         offer: The last job it was rung with and has not looked for yet.
+        dismissed: Whether its worker said that it waits no longer: what it took is taken back.
     """
 
     def __init__(self, worker: Worker | None = None) -> None:
         self.worker = worker
         self.offer: Job | None = None
         self.stopped = False
+        self.dismissed = False
         self._rung = asyncio.Event()
 
     def ring(self, job: Job) -> None:
@@ -34,6 +36,11 @@ class Waiter:
         """Wake the caller: it shall wait no longer."""
         self.stopped = True
         self._rung.set()
+
+    def dismiss(self) -> None:
+        """Stop it, because its worker waits no longer."""
+        self.dismissed = True
+        self.stop()
 
     def answer(self) -> Job | None:
         """Take the offer, so that a later ring is noticed."""
@@ -95,6 +102,12 @@ class Waiters:
         """Wake every caller that waits for the end of the job."""
         for waiter in self._watchers.get(job.id, ()):
             waiter.ring(job)
+
+    def dismiss(self, name: str) -> None:
+        """Wake every caller that waits for work under this name, and let it go without."""
+        for waiter in self._workers:
+            if waiter.worker is not None and waiter.worker.name == name:
+                waiter.dismiss()
 
     def stop(self) -> None:
         """Wake everybody; nobody waits from now on."""

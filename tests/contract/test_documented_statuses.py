@@ -64,6 +64,14 @@ def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker],
         worker.post(path, json=body, headers={"X-Lease-Epoch": "x"})
         worker.post(path, json={"result": "r"})
         claim(worker)
+    nobody.post("/jobs/held")
+    impostor.post("/jobs/held")
+    nameless = broker.worker()
+    nameless.event_hooks["response"].append(note)
+    nameless.post("/jobs/held", json={"held": []})
+    worker.post("/jobs/held", content=large)
+    worker.post("/jobs/held", content=b"[]")
+    worker.post("/jobs/held", json={"held": []})
     while bot.post("/jobs", json={"command": "ping"}).status_code == 200:
         pass
     assert seen == {entry for entry in document.statuses() if entry[2] not in UNPROVOKED}

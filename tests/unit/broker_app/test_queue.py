@@ -213,6 +213,21 @@ def test_a_job_claimed_for_a_caller_that_hung_up_is_given_back(
     run(work())
 
 
+def test_a_claim_that_is_committed_as_its_worker_disowns_it_gets_nothing(
+    bench: Callable[..., Any], run: Callable[[Any], Any]
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order("a"))
+            claim = asyncio.create_task(b.queue.claim(W1, wait=8))
+            await asyncio.sleep(0)  # it is with the writer now
+            assert [taken.id for taken in await b.queue.hold("w1", frozenset())] == [job.id]
+            assert await claim is None
+            assert (await b.queue.claim(W1)).lease_epoch == 2
+
+    run(work())
+
+
 def test_a_cancelled_waiter_passes_its_wake_on(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with bench() as b:
@@ -313,6 +328,7 @@ def test_the_queries_use_their_indexes(bench: Callable[..., Any], run: Callable[
     cases = [
         (store._OLDEST, (None, ""), "jobs_queued"),
         (store._EXPIRED, (0.0, 1), "jobs_running"),
+        (store._RUNNING_BY, ("w1",), "jobs_running"),
         ("SELECT min(lease_until) FROM jobs WHERE status = 'running'", (), "jobs_running"),
         (store._BROWSE[False, True], {"before": 1, "agent": "a", "limit": 1}, "jobs_of_agent"),
     ]
