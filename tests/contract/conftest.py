@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.contract.harness import Broker, Endpoint
+from tests.contract.harness import Broker, Endpoint, caps, claim, submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import httpx
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,25 @@ def broker(start_broker: Callable[..., Broker]) -> Iterator[Endpoint]:
     endpoint = Endpoint(url, os.environ["CONTRACT_BOT_TOKEN"], os.environ["CONTRACT_WORKER_TOKEN"])
     yield endpoint
     endpoint.close()
+
+
+@pytest.fixture
+def bot(broker: Endpoint) -> httpx.Client:
+    """A submitter."""
+    return broker.bot()
+
+
+@pytest.fixture
+def worker(broker: Endpoint, cap: str) -> httpx.Client:
+    """A worker named w1, which gets this test's jobs only."""
+    return broker.worker("w1", cap)
+
+
+@pytest.fixture
+def job(bot: httpx.Client, worker: httpx.Client, cap: str) -> Any:
+    """A job that the worker runs, as its claim showed it."""
+    submit(bot, requires=caps(cap))
+    return claim(worker)
 
 
 @pytest.fixture

@@ -29,6 +29,11 @@ TLS = ssl.create_default_context()
 _jsonschema = importlib.import_module("jsonschema")
 
 
+def program() -> list[str]:
+    """The broker's command line: ours, or that of the other program that `CONTRACT_COMMAND` names."""
+    return shlex.split(os.environ.get("CONTRACT_COMMAND", _COMMAND))
+
+
 class Document:
     """An OpenAPI document, as the judge of answers."""
 
@@ -142,7 +147,7 @@ class Endpoint:
 
 
 class Broker(Endpoint):
-    """A broker process of the test's own. `CONTRACT_COMMAND` names another program with the same command line."""
+    """A broker process of the test's own."""
 
     def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -168,7 +173,7 @@ class Broker(Endpoint):
 
     def start(self) -> Broker:
         """Start, and wait until it answers."""
-        command = [*shlex.split(os.environ.get("CONTRACT_COMMAND", _COMMAND)), "serve"]
+        command = [*program(), "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         deadline = time.monotonic() + _START_SECONDS
@@ -182,7 +187,7 @@ class Broker(Endpoint):
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command of the broker's command line beside it."""
-        command = [*shlex.split(os.environ.get("CONTRACT_COMMAND", _COMMAND)), *arguments]
+        command = [*program(), *arguments]
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=_STOP_SECONDS, check=False
         )

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.contract.harness import caps, claim, submit
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -102,12 +100,6 @@ def test_a_payload_has_a_bounded_size_in_utf8(bot: httpx.Client) -> None:
     assert post(bot, body) == (400, "payload too large")
 
 
-@pytest.fixture
-def job(broker: Endpoint, bot: httpx.Client, cap: str) -> Any:
-    submit(bot, requires=caps(cap))
-    return claim(broker.worker("w", cap))
-
-
 @pytest.mark.parametrize(
     ("call", "body", "kind", "loc"),
     [
@@ -135,9 +127,9 @@ def job(broker: Endpoint, bot: httpx.Client, cap: str) -> Any:
     ],
 )
 def test_a_report_that_cannot_be_understood_changes_nothing(
-    *, broker: Endpoint, bot: httpx.Client, job: Any, call: str, body: bytes, kind: str, loc: list[str]
+    *, bot: httpx.Client, worker: httpx.Client, job: Any, call: str, body: bytes, kind: str, loc: list[str]
 ) -> None:
-    response = broker.worker("w").post(f"/jobs/{job['id']}/{call}", content=body)
+    response = worker.post(f"/jobs/{job['id']}/{call}", content=body)
     assert response.status_code == 422
     (detail,) = response.json()["detail"]
     assert list(detail) == ["type", "loc", "msg", "input"]

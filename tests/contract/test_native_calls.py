@@ -19,22 +19,6 @@ if TYPE_CHECKING:
 STALE = {"heartbeat": {}, "release": {}, "result": {"result": "late"}, "fail": {"error": "late"}}
 
 
-@pytest.fixture
-def bot(broker: Endpoint) -> httpx.Client:
-    return broker.bot()
-
-
-@pytest.fixture
-def worker(broker: Endpoint, cap: str) -> httpx.Client:
-    return broker.worker("w1", cap)
-
-
-@pytest.fixture
-def job(bot: httpx.Client, worker: httpx.Client, cap: str) -> Any:
-    submit(bot, requires=caps(cap))
-    return claim(worker)
-
-
 def test_a_heartbeat_extends_the_lease_from_now(worker: httpx.Client, job: Any) -> None:
     response = worker.post(f"/jobs/{job['id']}/heartbeat", json={"lease_epoch": 1})
     body = response.json()

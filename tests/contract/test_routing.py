@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from tests.contract.harness import Endpoint
 
 
-@pytest.fixture
-def bot(broker: Endpoint) -> httpx.Client:
-    return broker.bot()
-
-
 @pytest.mark.parametrize(
     ("needs", "has", "fits"),
     [

@@ -23,22 +23,6 @@ SEED_KEYS = [
 NATIVE_KEYS = ["agent", "attempts", "max_deliveries", "lease_epoch", "lease_seconds", "outcome", "duration_ms"]
 
 
-@pytest.fixture
-def bot(broker: Endpoint) -> httpx.Client:
-    return broker.bot()
-
-
-@pytest.fixture
-def worker(broker: Endpoint, cap: str) -> httpx.Client:
-    return broker.worker("w1", cap)
-
-
-def running(bot: httpx.Client, worker: httpx.Client, cap: str) -> str:
-    job_id = submit(bot, requires=caps(cap))
-    assert claim(worker)["id"] == job_id
-    return job_id
-
-
 def test_health_needs_no_token_and_says_nothing_else(broker: Endpoint) -> None:
     response = broker.client().get("/health")
     assert (response.status_code, response.json()) == (200, {"ok": True, "ts_bound": True})
@@ -106,40 +90,40 @@ def test_jobs_come_in_the_order_of_submission(bot: httpx.Client, worker: httpx.C
 
 
 def test_a_result_ends_the_job_and_its_repetition_changes_nothing(
-    bot: httpx.Client, worker: httpx.Client, cap: str
+    bot: httpx.Client, worker: httpx.Client, job: Any
 ) -> None:
-    job_id = running(bot, worker, cap)
+    job_id = job["id"]
     for result in ("first", "second"):
         response = worker.post(f"/jobs/{job_id}/result", json={"result": result})
         assert (response.status_code, response.json()) == (200, {"ok": True, "status": "done"})
-    job = bot.get(f"/jobs/{job_id}").json()
-    assert (job["status"], job["outcome"], job["result"], job["error"]) == ("done", "done", "first", None)
-    assert job["lease_until"] is None
-    assert job["finished_at"] >= job["started_at"]
-    assert 0 <= job["duration_ms"] < 30_000
+    ended = bot.get(f"/jobs/{job_id}").json()
+    assert (ended["status"], ended["outcome"], ended["result"], ended["error"]) == ("done", "done", "first", None)
+    assert ended["lease_until"] is None
+    assert ended["finished_at"] >= ended["started_at"]
+    assert 0 <= ended["duration_ms"] < 30_000
 
 
 def test_a_failure_ends_the_job_and_its_repetition_changes_nothing(
-    bot: httpx.Client, worker: httpx.Client, cap: str
+    bot: httpx.Client, worker: httpx.Client, job: Any
 ) -> None:
-    job_id = running(bot, worker, cap)
+    job_id = job["id"]
     for error in ("first", "second"):
         response = worker.post(f"/jobs/{job_id}/fail", json={"error": error})
         assert (response.status_code, response.json()) == (200, {"ok": True, "status": "failed"})
-    job = bot.get(f"/jobs/{job_id}").json()
-    assert (job["status"], job["outcome"], job["result"], job["error"]) == ("failed", "failed", None, "first")
+    ended = bot.get(f"/jobs/{job_id}").json()
+    assert (ended["status"], ended["outcome"], ended["result"], ended["error"]) == ("failed", "failed", None, "first")
 
 
-def test_a_result_after_a_failure_is_ignored_with_a_note(bot: httpx.Client, worker: httpx.Client, cap: str) -> None:
-    job_id = running(bot, worker, cap)
+def test_a_result_after_a_failure_is_ignored_with_a_note(bot: httpx.Client, worker: httpx.Client, job: Any) -> None:
+    job_id = job["id"]
     worker.post(f"/jobs/{job_id}/fail", json={"error": "e"})
     response = worker.post(f"/jobs/{job_id}/result", json={"result": "r"})
     note = {"ok": True, "status": "failed", "note": "already failed; result ignored"}
     assert (response.status_code, response.json()) == (200, note)
 
 
-def test_a_failure_after_a_result_is_ignored_with_a_note(bot: httpx.Client, worker: httpx.Client, cap: str) -> None:
-    job_id = running(bot, worker, cap)
+def test_a_failure_after_a_result_is_ignored_with_a_note(bot: httpx.Client, worker: httpx.Client, job: Any) -> None:
+    job_id = job["id"]
     worker.post(f"/jobs/{job_id}/result", json={"result": "r"})
     response = worker.post(f"/jobs/{job_id}/fail", json={"error": "e"})
     assert (response.status_code, response.json()) == (
@@ -150,9 +134,9 @@ def test_a_failure_after_a_result_is_ignored_with_a_note(bot: httpx.Client, work
 
 @pytest.mark.parametrize("body", [{}, {"error": ""}, {"error": "  "}])
 def test_a_failure_without_words_is_unknown(
-    bot: httpx.Client, worker: httpx.Client, cap: str, body: dict[str, str]
+    bot: httpx.Client, worker: httpx.Client, job: Any, body: dict[str, str]
 ) -> None:
-    job_id = running(bot, worker, cap)
+    job_id = job["id"]
     worker.post(f"/jobs/{job_id}/fail", json=body)
     assert bot.get(f"/jobs/{job_id}").json()["error"] == "unknown"
 
@@ -187,8 +171,8 @@ def test_payloads_are_kept_as_they_are(bot: httpx.Client, cap: str, given: dict[
     assert job["id"] != "mine"
 
 
-def test_a_result_is_kept_as_it_is(bot: httpx.Client, worker: httpx.Client, cap: str) -> None:
-    job_id = running(bot, worker, cap)
+def test_a_result_is_kept_as_it_is(bot: httpx.Client, worker: httpx.Client, job: Any) -> None:
+    job_id = job["id"]
     result = 'nul \x00, quote ", newline \n, € and 🦞'
     worker.post(f"/jobs/{job_id}/result", json={"result": result})
     assert bot.get(f"/jobs/{job_id}").json()["result"] == result

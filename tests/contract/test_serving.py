@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.contract.harness import TLS, Broker, claim
+from tests.contract.harness import TLS, Broker, claim, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# Stands in for systemd: passes its first arguments' descriptors as 3, 4, …, then becomes the broker.
+# Stands in for systemd: passes its first argument's descriptors as 3, 4, …, then becomes the broker.
 _PASS = """
 import fcntl, os, sys
 fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1].split(",")]
 for n, fd in enumerate(fds):
     os.dup2(fd, 3 + n)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)))
-os.execv(sys.executable, [sys.executable, "-m", "broker_app", "serve"])
+os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
@@ -48,7 +48,7 @@ class Activated(Broker):
 
     def start(self) -> Broker:
         fds = [sock.fileno() for sock in self.sockets]
-        command = [sys.executable, "-c", _PASS, ",".join(map(str, fds))]
+        command = [sys.executable, "-c", _PASS, ",".join(map(str, fds)), *program(), "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=self.environment, pass_fds=fds, stdout=log, stderr=log)
         assert self.notices.recv(100) == b"READY=1"
