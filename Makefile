@@ -1,6 +1,6 @@
 # The same commands for people and for CI. `make up` and `make test` need nothing before them.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status shell test check fmt lock
+.PHONY: help setup up down status shell test bench check fmt lock
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=OPENCLAW_LAB,XDG_CACHE_HOME,CI)
 FLEET := $(SUDO) .venv/bin/fleet --lab
@@ -26,6 +26,9 @@ shell: ## Log in: make shell HOST=agents-1
 
 test: check ## Run every test: units, contracts, roles, a fleet
 	@$(SUDO) .venv/bin/pytest
+
+bench: setup ## Time site.yml beside a shell script that does the same
+	@$(SUDO) .venv/bin/python -m tests.bench
 
 check: setup ## Lint and type-check everything
 	@.venv/bin/ruff check --quiet $(CODE)

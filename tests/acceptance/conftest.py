@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import traces
-from tests.support.fleet import Submitter, TestFleet
+from tests.support import ansible, traces
+from tests.support.fleet import CONVERGED, Submitter, TestFleet
 from tests.support.lab import missing
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator
     from pathlib import Path
 
 
 @dataclass
 class Deployment:
-    """How the fleet came up: what was on the machine before, and what both runs of `fleet up` printed."""
+    """How the fleet came up: what was there before, what both runs of `fleet up` printed, what the second one ran."""
 
+    fleet: TestFleet
     traces_before: set[str]
     first: str
     second: str
+    second_modules: Counter[str]
 
 
 @pytest.fixture(scope="session")
@@ -41,20 +45,24 @@ def _fleet() -> Iterator[TestFleet]:
 
 
 @pytest.fixture(scope="session")
-def deployment(_fleet: TestFleet, scratch: Path) -> Deployment:
+def deployment(_fleet: TestFleet, scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     before = traces.take(_fleet.lab.name, ignored=scratch)
     # Killed in the middle of the deployment; the next one must make good what it left half done.
     _fleet.kill_up(after="deployment")
-    runs = [_fleet.fleet("up", timeout=900) for _ in range(2)]
+    logs = [tmp_path_factory.mktemp("deployment") / name for name in ("first.log", "second.log")]
+    runs = [_fleet.fleet("up", timeout=900, settings=ansible.logged(log)) for log in logs]
     for run in runs:
         assert run.returncode == 0, run.stdout + run.stderr
-    return Deployment(before, runs[0].stdout, runs[1].stdout)
+    modules = ansible.module_runs(logs[1].read_text())
+    return Deployment(_fleet, before, runs[0].stdout, runs[1].stdout, modules)
 
 
 @pytest.fixture(scope="session")
-def fleet(_fleet: TestFleet, deployment: Deployment) -> TestFleet:
-    assert deployment
-    return _fleet
+def fleet(request: pytest.FixtureRequest) -> TestFleet:
+    if purpose := os.environ.get(CONVERGED):
+        return TestFleet(purpose)
+    deployment: Deployment = request.getfixturevalue("deployment")
+    return deployment.fleet
 
 
 @pytest.fixture

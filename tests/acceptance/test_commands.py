@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.ansible import MOST_MODULE_RUNS
+
 if TYPE_CHECKING:
     from tests.acceptance.conftest import Deployment
     from tests.support.fleet import TestFleet
@@ -29,6 +31,12 @@ def test_every_step_is_one_line_with_its_time(deployment: Deployment) -> None:
 
 def test_a_second_up_changes_nothing(deployment: Deployment) -> None:
     assert "changed=0 on 3 hosts" in deployment.second
+
+
+def test_a_second_up_costs_a_host_few_module_runs(deployment: Deployment) -> None:
+    runs = deployment.second_modules
+    assert runs.keys() == {deployment.fleet.lab.machine(node).address for node in ("broker-1", *AGENTS.values())}
+    assert max(runs.values()) <= MOST_MODULE_RUNS
 
 
 def test_status_tells_programs_the_same(fleet: TestFleet) -> None:

@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,10 +19,12 @@ from fleet import inventory
 from tests.support.lab import PROJECT, TestLab
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from testinfra.host import Host
 
+# The purpose of a lab that somebody else has converged; the tests of tests/acceptance then look at that one.
+CONVERGED = "OPENCLAW_CONVERGED"
 _PROGRAMS = Path(sys.executable).parent
 
 
@@ -34,12 +37,14 @@ class TestFleet:
         self.lab = TestLab(purpose)
         self.environment = {**os.environ, "OPENCLAW_LAB": self.lab.name}
 
-    def fleet(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        """Run `fleet --lab …` to its end."""
+    def fleet(
+        self, *arguments: str, timeout: float = 600, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `fleet --lab …` to its end; `settings` are added to its environment."""
         return subprocess.run(
             [str(_PROGRAMS / "fleet"), "--lab", *arguments],
             cwd=PROJECT,
-            env=self.environment,
+            env={**self.environment, **settings},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
