@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support.fleet import changed_tasks
 
 if TYPE_CHECKING:
     from tests.support.fleet import TestFleet
@@ -53,7 +54,7 @@ def _state(fleet: TestFleet, mutation: Mutation) -> str:
     return str(host.run_expect([0], f"stat -c '%a %U' {mutation.path}; sha256sum {mutation.path}").stdout)
 
 
-def test_the_next_run_repairs_exactly_what_was_changed(fleet: TestFleet) -> None:
+def test_the_next_run_repairs_exactly_what_waschanged_tasks(fleet: TestFleet) -> None:
     good = {mutation: _state(fleet, mutation) for mutation in MUTATIONS}
     for mutation in MUTATIONS:
         fleet.host(mutation.node).run_expect([0], mutation.spoil.format(path=mutation.path))
@@ -66,32 +67,20 @@ def test_the_next_run_repairs_exactly_what_was_changed(fleet: TestFleet) -> None
     assert repaired.returncode == 0, repaired.stdout
     assert {mutation: _state(fleet, mutation) for mutation in MUTATIONS} == good
 
-    changed = _changed(repaired.stdout)
+    changed = changed_tasks(repaired.stdout)
     assert {(task.partition(" : ")[0], host) for task, host in changed} == {
         (mutation.role, mutation.node) for mutation in MUTATIONS
     }
     for mutation in MUTATIONS:
         assert _reports(announced.stdout, mutation), f"--check --diff did not announce {mutation.path}"
         assert _reports(repaired.stdout, mutation), f"the run did not report {mutation.path}"
-    assert _changed(fleet.playbook().stdout) == []
+    assert changed_tasks(fleet.playbook().stdout) == []
 
 
 def _reports(output: str, mutation: Mutation) -> bool:
     if mutation.task:
-        return (f"{mutation.role} : {mutation.task}", mutation.node) in _changed(output)
+        return (f"{mutation.role} : {mutation.task}", mutation.node) in changed_tasks(output)
     return mutation.path in output
-
-
-def _changed(output: str) -> list[tuple[str, str]]:
-    """Return (task, host) for everything that a run reported as changed, handlers left out."""
-    found: list[tuple[str, str]] = []
-    task = ""
-    for line in output.splitlines():
-        if heading := re.match(r"^(TASK|RUNNING HANDLER) \[(.*)\]", line):
-            task = heading[2]
-        elif change := re.match(r"^changed: \[([^ \]]+)", line):
-            found.append((task, change[1]))
-    return found
 
 
 @pytest.mark.parametrize("node", ["broker-1", "agents-1", "agents-2"])

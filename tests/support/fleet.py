@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -105,6 +106,18 @@ class TestFleet:
         done = self.fleet("status", "--json")
         assert done.returncode == 0, done.stderr
         return {agent["agent"]: agent for agent in json.loads(done.stdout)}
+
+
+def changed_tasks(output: str) -> list[tuple[str, str]]:
+    """Return (task, host) for everything that a run of a playbook reported as changed, handlers too."""
+    found: list[tuple[str, str]] = []
+    task = ""
+    for line in output.splitlines():
+        if heading := re.match(r"^(TASK|RUNNING HANDLER) \[(.*)\]", line):
+            task = heading[2]
+        elif change := re.match(r"^changed: \[([^ \]]+)", line):
+            found.append((task, change[1]))
+    return found
 
 
 class Submitter:
