@@ -1,10 +1,10 @@
 # The same commands for people and for CI. `make up` and `make test` need nothing before them.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status shell test bench check fmt lock
+.PHONY: help setup up down status shell test bench check fmt lock reference
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=OPENCLAW_LAB,XDG_CACHE_HOME,CI)
 FLEET := $(SUDO) .venv/bin/fleet --lab
-CODE := broker_app runner_app fleet lab plugins tests roles
+CODE := broker_app runner_app fleet lab plugins tests roles scripts
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ check: setup ## Lint and type-check everything
 fmt: setup ## Format the Python code
 	@.venv/bin/ruff check --fix --quiet $(CODE)
 	@.venv/bin/ruff format --quiet $(CODE)
+
+reference: setup ## Write docs/reference.md anew from the roles
+	@.venv/bin/python scripts/reference.py > docs/reference.md
 
 lock: ## Move the pinned requirements to the newest releases
 	@requirements/lock --upgrade
