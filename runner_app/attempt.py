@@ -65,15 +65,16 @@ class Attempt:
         """End the job because the runner ends: it is given back."""
         self._stop_ordered.set()
 
-    async def settle(self) -> None:
-        """Bring the attempt to an end that the broker knows of, or that leaves it to redelivery.
+    async def settle(self) -> Verdict:
+        """Bring the attempt to an end that the broker knows of, or leave it to redelivery: say which.
 
         Raises:
             ExecutionError: It stands where it stood; settle it again later.
         """
         if self._claim.backend not in self._services.executors:
-            await self._deliver(self._answer())
-            return
+            answer = self._answer()
+            await self._deliver(answer)
+            return answer.verdict
         executor = self._services.executors[self._claim.backend]
         try:
             report = await self._supervise(executor)
@@ -81,6 +82,7 @@ class Attempt:
             report = Report(Verdict.FAILED, str(error))
         await self._deliver(report)
         await executor.close(self._claim)
+        return report.verdict
 
     def _answer(self) -> Report:
         try:

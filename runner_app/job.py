@@ -35,6 +35,12 @@ class Job:
         """The attempt's name. A redelivery has another epoch, so no name is ever used twice."""
         return f"job-{self.id}-e{self.lease_epoch}"
 
+    @staticmethod
+    def lease_of(name: str) -> tuple[str, int]:
+        """Return the job's id and the epoch that are in an attempt's name."""
+        job_id, _, epoch = name.removeprefix("job-").rpartition("-e")
+        return job_id, int(epoch)
+
     @classmethod
     def parse(cls, raw: Any) -> "Job":
         """Read a job object of the broker, or one kept in the journal.

@@ -60,6 +60,10 @@ class Journal:
                 _log.error("%s is left alone, it cannot be read: %s", directory, error)
         return found
 
+    def leases(self) -> list[tuple[str, int]]:
+        """Return the id and epoch of every open claim, also of one that cannot be read."""
+        return [Job.lease_of(directory.name) for directory in self._root.iterdir() if self.holds(directory.name)]
+
     def holds(self, name: str) -> bool:
         """Whether an attempt's claim is open."""
         return (self._root / name / _CLAIM).exists()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,11 +10,12 @@ from runner_app import __version__
 from runner_app.attempt import Attempt, Services
 from runner_app.clients.backoff import Backoff
 from runner_app.clients.jobs import BrokerError, UnavailableError
-from runner_app.execution import LOOK_SECONDS, TERM_SECONDS, ExecutionError
+from runner_app.execution import LOOK_SECONDS, TERM_SECONDS, ExecutionError, deadman_seconds
 from runner_app.handlers.inline import EXEC
 from runner_app.job import Job
 from runner_app.journal import Claim, Journal
 from runner_app.notify import notify
+from runner_app.outcome import Verdict
 
 _INLINE = "inline"
 _LONG_POLL_SECONDS = 25
@@ -61,46 +63,71 @@ class Runner:
 
     async def _once(self) -> None:
         await self._all_settled()
+        await self._services.client.held(self._journal.leases())
+        asked = _now()
         job = await self._services.client.next_job(0)
         if job is None:
             _log.info("no job is waiting")
             return
-        self._take(job)
+        await self._take(job, asked)
         await self._all_settled()
         if self._journal.claims():
             message = "not every job could be brought to its end; run again"
             raise ExecutionError(message)
 
     async def _poll(self) -> None:
-        clock = asyncio.get_running_loop().time
-        backoff = Backoff(first=0.2, most=self._settings.poll_interval)
+        """Claim, and begin anew, by saying what we hold, when the broker may think that we hold more."""
+        doubt = self._services.client.doubt
         while True:
-            await self._free_slot()
-            asked = clock()
+            doubt.clear()
+            claiming, doubting = asyncio.create_task(self._claim_for_ever()), asyncio.create_task(doubt.wait())
             try:
+                await asyncio.wait({claiming, doubting}, return_when=asyncio.FIRST_COMPLETED)
+                if claiming.done():
+                    claiming.result()
+            finally:
+                await _cancel([claiming, doubting])
+
+    async def _claim_for_ever(self) -> None:
+        backoff = Backoff(first=0.2, most=self._settings.poll_interval)
+        told = False
+        while True:
+            try:
+                if not told:
+                    await self._services.client.held(self._journal.leases())
+                    told = True
+                await self._free_slot()
+                asked = _now()
                 job = await self._services.client.next_job(_LONG_POLL_SECONDS)
                 if job is not None:
-                    self._take(job)
+                    await self._take(job, asked)
             except (BrokerError, ValueError, OSError) as error:
                 _log.warning("no job can be taken now: %s", error)
+                told = False
                 retry_after = error.retry_after if isinstance(error, UnavailableError) else 0
                 await asyncio.sleep(backoff.next(at_least=retry_after))
                 continue
-            if job is None and clock() - asked < _LONG_POLL_SECONDS / 2:
+            if job is None and _now() - asked < _LONG_POLL_SECONDS / 2:
                 # A broker that restarts answers early; one that does not know the wait always does.
                 await asyncio.sleep(backoff.next())
             else:
                 backoff.reset()
 
-    def _take(self, job: Job) -> None:
+    async def _take(self, job: Job, asked: float) -> None:
+        """See to a job that was claimed by a call of that time."""
         backend = self._settings.backend if job.command == EXEC else _INLINE
         try:
             claim = self._journal.record(job, backend)
         except FileExistsError:
             _log.warning("%s was delivered twice; it is being seen to", job.name)
             return
+        except OSError as error:
+            await self._services.client.release(job, f"the runner cannot record it: {error}")
+            raise
         _log.info("%s: claimed: %s", claim.name, job.command)
-        self._see_to(claim, adopted=False)
+        # The lease may have begun when we asked. Where that leaves less than its margin, it is looked at first.
+        margin = job.lease_seconds - deadman_seconds(job.lease_seconds)
+        self._see_to(claim, adopted=_now() - asked > margin)
 
     def _adopt(self) -> None:
         """See to every open claim that nobody sees to."""
@@ -116,8 +143,10 @@ class Runner:
 
     async def _settle(self, claim: Claim, attempt: Attempt) -> None:
         try:
-            await attempt.settle()
+            verdict = await attempt.settle()
             self._journal.forget(claim)
+            if verdict is Verdict.ABANDONED:
+                self._services.client.doubt.set()
             if claim.backend != _INLINE:
                 await self._tidy()
         except (ExecutionError, OSError, ValueError) as error:
@@ -159,6 +188,11 @@ class Runner:
         tasks = [self._tasks[name] for name, attempt in self._attempts.items() if concerns(attempt)]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
+
+
+def _now() -> float:
+    """Return seconds that go on while this process or the machine is stopped."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

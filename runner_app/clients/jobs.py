@@ -1,7 +1,12 @@
-"""The jobs dialect as a worker speaks it: ``GET /jobs/next``, heartbeat, result, fail, release."""
+"""The jobs dialect as a worker speaks it: ``GET /jobs/next``, held, heartbeat, result, fail, release."""
 
+import asyncio
+import http
 import json
+import socket
 import ssl
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +15,21 @@ import httpx
 
 from runner_app.job import Job
 
-_TIMEOUT = httpx.Timeout(10)
+_CONNECT_SECONDS = 3
+_TIMEOUT = httpx.Timeout(10, connect=_CONNECT_SECONDS)
+# A connection that nobody answers on is given up after three seconds, also while it only waits; the kernel's own
+# retries would bring what was lost on it much later than that. One that is closed forgets what it has not sent yet:
+# a claim that arrived after its runner had given it up would take a job for nobody.
+_TCP_OPTIONS = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 3000}
+_SOCKET_OPTIONS: list[tuple[int, int, Any]] = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in _TCP_OPTIONS.items()
+        if hasattr(socket, name)
+    ),
+]
 _SPOKEN = 300  # characters of a broker's error text that are worth repeating
 
 
@@ -69,15 +88,22 @@ class Identity:
 
 
 class JobsClient:
-    """Calls to one broker over kept connections. No proxy and nothing else is taken from the environment."""
+    """Calls to one broker over kept connections. No proxy and nothing else is taken from the environment.
+
+    ``doubt`` is set when the broker may think that we hold more than we do: by the first success about a job after a
+    call that got no answer, and by whoever lets go of a job without telling.
+    """
 
     def __init__(self, url: str, identity: Identity) -> None:
         # Without https there is nothing to verify, and loading the machine's certificates costs 10 ms and memory.
         secure = url.startswith("https:")
         verify = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        transport = httpx.AsyncHTTPTransport(verify=verify, trust_env=False, socket_options=_SOCKET_OPTIONS)
         self._http = httpx.AsyncClient(
-            base_url=url, headers=identity.headers(), timeout=_TIMEOUT, trust_env=False, verify=verify
+            base_url=url, headers=identity.headers(), timeout=_TIMEOUT, trust_env=False, transport=transport
         )
+        self._broken = False
+        self.doubt = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,14 +116,34 @@ class JobsClient:
     async def next_job(self, wait: float) -> Job | None:
         """Claim a job, waiting up to ``wait`` seconds (at most 25) for one.
 
+        Where this raises or is broken off, a job may have been claimed all the same: call ``held`` before the next.
+
         Raises:
             BrokerError: See there.
             ValueError: The answer is not a job; the text names the key.
         """
-        timeout = httpx.Timeout(10, read=wait + 10)
-        answer = await self._call("GET", "/jobs/next", params={"wait": f"{wait:g}"}, timeout=timeout)
+        timeout = httpx.Timeout(10, connect=_CONNECT_SECONDS, read=wait + 10)
+        answer = await self._call("GET", "/jobs/next", again=False, params={"wait": f"{wait:g}"}, timeout=timeout)
         raw = answer.get("job")
         return None if raw is None else Job.parse(raw)
+
+    async def held(self, leases: Iterable[tuple[str, int]]) -> None:
+        """Say which leases (job id, epoch) we hold: the broker takes back what else it thinks we run.
+
+        No claim may be on its way meanwhile. A broker that does not know the call leaves that to the leases' end.
+
+        Raises:
+            BrokerError: See there.
+        """
+        body = {"held": [{"id": job_id, "lease_epoch": epoch} for job_id, epoch in leases]}
+        self._broken = False
+        try:
+            await self._call("POST", "/jobs/held", json=body)
+        except LeaseLostError:  # 404
+            return
+        except RefusedError as error:
+            if error.status != http.HTTPStatus.METHOD_NOT_ALLOWED:
+                raise
 
     async def heartbeat(self, job: Job) -> None:
         """Renew the lease for its whole length.
@@ -105,9 +151,9 @@ class JobsClient:
         Raises:
             BrokerError: See there.
         """
-        timeout = min(10.0, job.lease_seconds / 6)
-        body = {"lease_epoch": job.lease_epoch}
-        await self._call("POST", f"/jobs/{job.id}/heartbeat", json=body, timeout=httpx.Timeout(timeout))
+        # After a later answer the dead-man timer, set anew from then, could outlast the lease.
+        timeout = min(10.0, job.lease_seconds / 12)
+        await self._tell(job, "heartbeat", limit=httpx.Timeout(timeout))
 
     async def result(self, job: Job, text: str) -> None:
         """Report success.
@@ -115,8 +161,7 @@ class JobsClient:
         Raises:
             BrokerError: See there.
         """
-        body = {"result": text, "lease_epoch": job.lease_epoch}
-        await self._call("POST", f"/jobs/{job.id}/result", json=body)
+        await self._tell(job, "result", result=text)
 
     async def fail(self, job: Job, text: str) -> None:
         """Report failure, which is final.
@@ -124,8 +169,7 @@ class JobsClient:
         Raises:
             BrokerError: See there.
         """
-        body = {"error": text, "lease_epoch": job.lease_epoch}
-        await self._call("POST", f"/jobs/{job.id}/fail", json=body)
+        await self._tell(job, "fail", error=text)
 
     async def release(self, job: Job, reason: str) -> None:
         """Give the job back, to be delivered again without a charge.
@@ -133,8 +177,7 @@ class JobsClient:
         Raises:
             BrokerError: See there.
         """
-        body = {"reason": reason, "lease_epoch": job.lease_epoch}
-        await self._call("POST", f"/jobs/{job.id}/release", json=body)
+        await self._tell(job, "release", reason=reason)
 
     async def probe(self) -> None:
         """Find out whether the broker answers and takes the token, without claiming anything.
@@ -147,10 +190,21 @@ class JobsClient:
         except LeaseLostError:
             return  # "no such job" was said to someone whose token was accepted
 
-    async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    async def _tell(self, job: Job, what: str, limit: httpx.Timeout = _TIMEOUT, **fields: str) -> None:
+        body = {**fields, "lease_epoch": job.lease_epoch}
+        await self._call("POST", f"/jobs/{job.id}/{what}", json=body, timeout=limit)
+        if self._broken:
+            self._broken = False
+            self.doubt.set()
+
+    async def _call(self, method: str, path: str, *, again: bool = True, **options: Any) -> dict[str, Any]:
         try:
-            answer = await self._once_more(method, path, options)
+            if again:
+                answer = await self._once_more(method, path, options)
+            else:
+                answer = await self._http.request(method, path, **options)
         except httpx.HTTPError as error:
+            self._broken = True
             message = f"the broker at {self._http.base_url} does not answer: {error or type(error).__name__}"
             raise UnavailableError(message) from error
         if answer.is_success:

@@ -173,3 +173,62 @@ def test_waiting_grows_to_a_bound_and_begins_again() -> None:
     backoff.reset()
     assert backoff.next() <= 1
     assert len({Backoff(first=1, most=8).next() for _ in range(20)}) > 1
+
+
+def test_what_is_held_is_said() -> None:
+    async def scene() -> None:
+        async with serving(answer("200 OK", '{"released": []}')) as (client, server):
+            await client.held([("j1", 2), ("j2", 1)])
+        assert server.requests[0].startswith("POST /jobs/held ")
+        assert '{"held":[{"id":"j1","lease_epoch":2},{"id":"j2","lease_epoch":1}]}' in server.requests[0]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed"])
+def test_a_broker_that_asks_nobody_what_they_hold_is_worked_with(status: str) -> None:
+    async def scene() -> None:
+        async with serving(answer(status)) as (client, _):
+            await client.held([])
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("status", "error"), [("503 Down", UnavailableError), ("422 No", RefusedError)])
+def test_who_could_not_say_what_it_holds_knows(status: str, error: type[Exception]) -> None:
+    async def scene() -> None:
+        async with serving(answer(status)) as (client, _):
+            with pytest.raises(error):
+                await client.held([])
+
+    asyncio.run(scene())
+
+
+def test_a_claim_without_an_answer_is_not_repeated() -> None:
+    """A job may have been claimed; the next claim must come after ``held``."""
+
+    async def scene() -> None:
+        async with serving(answer("200 OK", '{"job": null}'), None, answer("200 OK", '{"job": null}')) as (
+            client,
+            server,
+        ):
+            await client.next_job(0)
+            with pytest.raises(UnavailableError):
+                await client.next_job(0)
+            assert len(server.requests) == 2
+
+    asyncio.run(scene())
+
+
+def test_a_success_after_a_failure_raises_doubt() -> None:
+    async def scene() -> None:
+        async with serving(answer("200 OK"), None, None, answer("200 OK"), answer("200 OK")) as (client, _):
+            await client.heartbeat(JOB)
+            assert not client.doubt.is_set()
+            with pytest.raises(UnavailableError):
+                await client.heartbeat(JOB)
+            assert not client.doubt.is_set()
+            await client.heartbeat(JOB)
+            assert client.doubt.is_set()
+
+    asyncio.run(scene())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import socket
@@ -167,6 +168,39 @@ def test_an_ordered_end_gives_jobs_back(max_deliveries: int, status: str, broker
         assert "its runner was stopped" in job["error"]
     else:
         assert job["attempts"] == 0
+
+
+def test_a_claim_whose_answer_was_lost_waits_for_no_lease(broker: Broker, runner: Runner) -> None:
+    job_id = broker.submit("exec", "echo ran >> runs")
+    broker.claim_for_nobody("w1")
+    runner.start("run")
+    job = broker.finished(job_id)
+    assert (job["status"], job["attempts"], runner.lines("runs")) == ("done", 2, ["ran"])
+
+
+def test_a_job_that_died_with_its_supervisor_waits_for_no_lease(broker: Broker, runner: Runner) -> None:
+    job_id = broker.submit("exec", "echo $PPID $$ >> pids; [ $(wc -l < pids) = 2 ] || exec sleep 300")
+    runner.start("run")
+    until(lambda: runner.lines("pids"))
+    runner.end(signal.SIGKILL)
+    for pid in map(int, runner.lines("pids")[0].split()):
+        os.kill(pid, signal.SIGKILL)
+    runner.start("run")
+    job = broker.finished(job_id)
+    assert (job["status"], job["attempts"], len(runner.lines("pids"))) == ("done", 2, 2)
+
+
+def test_a_job_that_cannot_be_recorded_is_given_back(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    broker.finished(broker.submit("ping", "x"))
+    until(lambda: not runner.claims())
+    jobs = runner.state / "jobs"
+    jobs.rename(runner.state / "away")
+    job_id = broker.submit("ping", "y", max_deliveries=1)
+    until(lambda: "cannot be taken now" in runner.log.read_text() or "No such file" in runner.log.read_text())
+    assert broker.job(job_id)["status"] in {"queued", "running"}
+    (runner.state / "away").rename(jobs)
+    assert broker.finished(job_id)["status"] == "done"
 
 
 def test_an_ordered_end_waits_a_little_for_jobs(broker: Broker, runner: Runner) -> None:
