@@ -29,4 +29,6 @@ def _connection(lab: Lab) -> dict[str, str]:
         "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_ssh_private_key_file": str(lab.private_key),
         "ansible_ssh_common_args": " ".join(f"-o {shlex.quote(option)}" for option in lab.ssh_options()),
+        # Small, so that a test can fill it.
+        "runner_disk": "256M",
     }

@@ -88,8 +88,14 @@ def describe(ending: Ending, *, stop: str | None, duration_ms: int) -> str:
     if ending.code in {"killed", "dumped"}:
         return f"killed by signal {ending.status}"
     if ending.code == "exited" and ending.status != "0":
-        return f"exit code {ending.status}"
+        return f"exit code {ending.status}{_as_signal(int(ending.status))}"
     return f"could not be started ({ending.result})"
+
+
+def _as_signal(status: int) -> str:
+    """Name the signal that a shell, or bubblewrap, tells of by such an exit code."""
+    names = {128 + number: number.name for number in signal.Signals}
+    return f" ({names[status]})" if status in names else ""
 
 
 def kept_ending(*, result: str, main_code: int, main_status: int) -> Ending:

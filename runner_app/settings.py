@@ -12,11 +12,21 @@ SYSTEMD, PROCESS = "systemd", "process"
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 _UNIT_PATH = re.compile(r"[A-Za-z0-9/._@+-]+")
+_LIMITS = re.compile(r"memory=([1-9]\d*) cpu=([1-9]\d*) tasks=([1-9]\d*)")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class SettingsError(Exception):
     """A variable cannot be used; the text names it and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What processes may use: bytes of memory, percent of one CPU, processes and threads."""
+
+    memory: int
+    cpu: int
+    tasks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +43,18 @@ class Settings:
     max_jobs: int
     max_timeout_ms: int
     backend: str
+    job_limits: Limits | None
+    jobs_limits: Limits | None
 
     @property
     def jobs_dir(self) -> Path:
         """Where each attempt has a directory of its own."""
         return self.state_dir / "jobs"
+
+    @property
+    def tmp_dir(self) -> Path:
+        """Where each job has its /tmp: on the workspace's disk, and so within its size; jobs do not see it."""
+        return self.workspace / ".tmp"
 
     @property
     def plans_dir(self) -> Path:
@@ -73,6 +90,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         max_jobs=int(_number(environment, "RUNNER_MAX_JOBS", 4, low=1, high=64)),
         max_timeout_ms=int(_number(environment, "RUNNER_MAX_TIMEOUT_SEC", 6 * 3600, low=1, high=7 * 86400) * 1000),
         backend=backend,
+        job_limits=_limits(environment, "RUNNER_JOB_LIMITS"),
+        jobs_limits=_limits(environment, "RUNNER_JOBS_LIMITS"),
     )
 
 
@@ -158,6 +177,15 @@ def _number(environment: Mapping[str, str], variable: str, default: float, *, lo
         message = f"{variable} is {text!r}: give a number from {low:g} to {high:g}"
         raise SettingsError(message)
     return value
+
+
+def _limits(environment: Mapping[str, str], variable: str) -> Limits | None:
+    text = environment.get(variable) or ""
+    match = _LIMITS.fullmatch(text)
+    if text and not match:
+        message = f"{variable} is {text!r}: say memory=BYTES cpu=PERCENT tasks=NUMBER"
+        raise SettingsError(message)
+    return Limits(*map(int, match.groups())) if match else None
 
 
 def _backend(environment: Mapping[str, str]) -> str:

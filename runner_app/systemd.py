@@ -1,16 +1,18 @@
 """A job as a unit of the user's systemd manager."""
 
+import asyncio
 import os
 import time
+from asyncio.subprocess import DEVNULL
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner_app import records, sandbox
+from runner_app import records, sandbox, walls
 from runner_app.execution import ExecutionError, StartError, recorded_ending, write_script
 from runner_app.job import Command
 from runner_app.journal import Claim
-from runner_app.outcome import Stage, kept_ending, stage
+from runner_app.outcome import STOP_OUTPUT, Stage, kept_ending, stage
 from runner_app.settings import Settings
 from runner_app.usermanager import ManagerRefusedError, UserManager
 
@@ -21,11 +23,29 @@ class SystemdUnits:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._manager = UserManager()
+        self._fault: str | None = None
         self._units = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "systemd/user")
+
+    async def prepare(self) -> None:
+        """Bound what all jobs use together, so that the runner can always work beside them.
+
+        Raises:
+            ExecutionError: The manager does not answer.
+        """
+        if limits := self._settings.jobs_limits:
+            await self._manager.limit(sandbox.JOBS_SLICE, limits)
+
+    def refuse(self, fault: str) -> None:
+        """Start no command any more: its walls were found not to hold."""
+        self._fault = fault
 
     async def start(self, claim: Claim, command: Command) -> None:
         """See Executor. The dead-man timer comes first, so that no job is ever without one."""
-        write_script(claim, command)
+        if self._fault:
+            message = f"could not be started: {self._fault}"
+            raise StartError(message)
+        tmp = self._make_tmp(claim)
+        write_script(claim, walls.enclosed(command, self._settings, tmp))
         self._units.mkdir(parents=True, exist_ok=True)
         texts = (
             sandbox.job_unit(claim, command, self._settings),
@@ -58,7 +78,10 @@ class SystemdUnits:
         await self._manager.restart(_timer(claim))
 
     async def stop(self, claim: Claim) -> None:
-        """See Executor. The 10 s are the unit's own TimeoutStopSec."""
+        """See Executor. The 10 s are the unit's own TimeoutStopSec; a job that fills the disk does not get them."""
+        order = records.read(claim.directory / records.STOP)
+        if order and order["why"] == STOP_OUTPUT:
+            await self._manager.kill(_unit(claim))
         await self._manager.stop(_unit(claim))
 
     async def close(self, claim: Claim) -> None:
@@ -66,6 +89,7 @@ class SystemdUnits:
         await self._manager.stop(_timer(claim))
         for file in self._files(claim.name):
             file.unlink(missing_ok=True)
+        await _remove(self._settings.tmp_dir / claim.name)
 
     async def tidy(self, is_open: Callable[[str], bool]) -> None:
         """See Executor. What is left are failed units, and files whose runner died before it removed them."""
@@ -75,6 +99,24 @@ class SystemdUnits:
         for file in self._units.glob("job-*"):
             if not is_open(_name(file.name)):
                 file.unlink(missing_ok=True)
+        for tmp in self._settings.tmp_dir.glob("job-*"):
+            if not is_open(tmp.name):
+                await _remove(tmp)
+
+    def _make_tmp(self, claim: Claim) -> Path:
+        """Make the job's /tmp. Jobs see an empty folder in place of the one around it, so none can have changed it."""
+        root = self._settings.tmp_dir
+        tmp = root / claim.name
+        try:
+            root.mkdir(mode=0o700, exist_ok=True)
+            if root.is_symlink():
+                message = f"could not be started: {root} is a link: remove it"
+                raise StartError(message)
+            tmp.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            message = f"could not be started: no /tmp for it: {error.strerror}"
+            raise StartError(message) from error
+        return tmp
 
     def _files(self, name: str) -> list[Path]:
         return [self._units / f"{name}{suffix}" for suffix in (".service", "-lease.timer", "-lease.service")]
@@ -92,6 +134,13 @@ class SystemdUnits:
         except OSError as error:
             message = f"the end of {claim.name} cannot be recorded: {error}"
             raise ExecutionError(message) from error
+
+
+async def _remove(tmp: Path) -> None:
+    """Remove what a job left, by programs that no depth of folders stops; what resists is tried again when tidying."""
+    script = 'test ! -d "$1" || { chmod -R u+rwx -- "$1"; rm -rf -- "$1"; }'
+    process = await asyncio.create_subprocess_exec("/bin/sh", "-c", script, "remove", str(tmp), stderr=DEVNULL)
+    await process.wait()
 
 
 def _alive(unit: dict[str, Any] | None) -> bool:

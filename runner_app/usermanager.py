@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from jeepney.io.common import RouterClosed
 from jeepney.wrappers import unwrap_msg
 
 from runner_app.execution import ExecutionError
+from runner_app.settings import Limits
 
 _SYSTEMD = "org.freedesktop.systemd1"
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", bus_name=_SYSTEMD, interface=f"{_SYSTEMD}.Manager")
@@ -41,6 +43,20 @@ class UserManager:
     async def stop(self, name: str) -> None:
         """Order a stop of a unit; one that is gone has stopped."""
         await self._unless_gone("StopUnit", "ss", name, "replace")
+
+    async def kill(self, name: str) -> None:
+        """Send SIGKILL to every process of a unit; one that is gone has none."""
+        await self._unless_gone("KillUnit", "ssi", name, "all", signal.SIGKILL)
+
+    async def limit(self, slice_name: str, limits: Limits) -> None:
+        """Hold a slice to limits, from now on and until the manager ends."""
+        properties = [
+            ("MemoryMax", ("t", limits.memory)),
+            ("MemorySwapMax", ("t", 0)),
+            ("CPUQuotaPerSecUSec", ("t", limits.cpu * 10_000)),
+            ("TasksMax", ("t", limits.tasks)),
+        ]
+        await self._manager("SetUnitProperties", "sba(sv)", slice_name, True, properties)
 
     async def reset_failed(self, name: str) -> None:
         """Make the manager forget a failed unit, if it has not yet."""

@@ -30,6 +30,7 @@ def test_stage(started: bool, ended: bool, alive: bool, meaning: Stage) -> None:
     [
         (("success", "exited", "0"), None, Verdict.DONE, None),
         (("exit-code", "exited", "7"), None, Verdict.FAILED, "exit code 7"),
+        (("exit-code", "exited", "137"), None, Verdict.FAILED, "exit code 137 (SIGKILL)"),
         (("signal", "killed", "KILL"), None, Verdict.FAILED, "killed by signal KILL"),
         (("core-dump", "dumped", "SEGV"), None, Verdict.FAILED, "killed by signal SEGV"),
         (("success", "killed", "PIPE"), None, Verdict.FAILED, "killed by signal PIPE"),

@@ -1,0 +1,323 @@
+#!/usr/bin/python
+"""Disks of agents: a file system in a file, as large as the agent may fill, in one module run."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: agent_volumes
+short_description: Disks of agents, bounded by a file system in a file
+description:
+  - Gives each agent's workspace a file system of its own, in a sparse file that only root may open, mounted without
+    device files and privileged programs before the agent's user manager starts. What was in the workspace is moved in.
+  - A larger size takes effect at once. A smaller one is refused, and so are sizes that the host's disk cannot hold
+    together, since an agent could then fill the host's disk within its own size.
+options:
+  volumes:
+    description: The disks that must exist.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      agent:
+        description: Name of the agent and of its user, who exists unless in check mode.
+        type: str
+        required: true
+      size:
+        description: Bytes, or with one of the suffixes K, M, G, T.
+        type: str
+        required: true
+  absent:
+    description: Agents whose disks are to be unmounted, and kept. Their processes are ended.
+    type: list
+    elements: str
+    default: []
+  remove:
+    description: Whether the disks of absent agents are removed with what is on them.
+    type: bool
+    default: false
+author: openclaw-fleet
+"""
+
+RETURN = r"""
+actions:
+  description: "What was (or in check mode would be) done, as C(agent: action)."
+  returned: always
+  type: list
+"""
+
+FILES = Path("/var/lib/openclaw/volumes")
+UNITS = Path("/etc/systemd/system")
+SMALLEST = 64 * 2**20
+SUBOPTIONS: dict[str, Any] = {
+    "agent": {"type": "str", "required": True},
+    "size": {"type": "str", "required": True},
+}
+
+
+class VolumeError(Exception):
+    """A disk cannot be brought into the wanted state."""
+
+
+def bytes_of(size: str) -> int:
+    """Return the bytes of a size, in whole MiB.
+
+    Raises:
+        VolumeError: The size is not a number with one of the suffixes, or too small for a file system.
+    """
+    match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", size)
+    if not match:
+        raise VolumeError(f"limits.disk '{size}' must be bytes, or a number with K, M, G or T.")
+    unit: int = 1024 ** " KMGT".index(match[2] or " ")
+    number = int(match[1]) * unit // 2**20 * 2**20
+    if number < SMALLEST:
+        raise VolumeError(f"limits.disk '{size}' is too small; give at least {SMALLEST // 2**20}M.")
+    return number
+
+
+def mount_unit(agent: str, workspace: Path) -> str:
+    """Return the text of the mount unit."""
+    return f"""\
+# Managed by Ansible: role runner
+[Unit]
+Description=Workspace of agent {agent}
+
+[Mount]
+What={FILES / agent}.ext4
+Where={workspace}
+Type=ext4
+Options=loop,nosuid,nodev,noatime,discard
+"""
+
+
+def manager_drop_in(workspace: Path) -> str:
+    """Return what keeps an agent's user manager from starting without its disk."""
+    return f"# Managed by Ansible: role runner\n[Unit]\nRequiresMountsFor={workspace}\n"
+
+
+def mount_name(workspace: Path) -> str:
+    """Return the name that systemd wants for a mount unit; see systemd.unit(5)."""
+    escaped = "".join(
+        "-" if letter == "/" else letter if re.match(r"[A-Za-z0-9:_.]", letter) else rf"\x{ord(letter):02x}"
+        for letter in str(workspace).strip("/")
+    )
+    return f"{escaped}.mount"
+
+
+def too_much(sizes: dict[Path, int], free: int) -> str | None:
+    """Say why disks do not fit, if one is to be made or to grow and they do not.
+
+    Args:
+        sizes: The size that each file is to have.
+        free: What the host's file system has left.
+    """
+    if all(file.exists() and file.stat().st_size >= size for file, size in sizes.items()):
+        return None
+    taken = sum(file.stat().st_blocks * 512 for file in sizes if file.exists())
+    wanted = sum(sizes.values())
+    if wanted <= free + taken:
+        return None
+    return (
+        f"the agents' disks need {wanted // 2**20} MiB together and the host has {(free + taken) // 2**20} MiB for"
+        " them; lower limits.disk of this host's agents."
+    )
+
+
+def _run(*argv: str) -> str:
+    run = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise VolumeError(f"'{' '.join(argv)}' failed: {(run.stderr or run.stdout).strip()}")
+    return run.stdout
+
+
+def _active(unit: str) -> bool:
+    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free where a folder is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    facts = os.statvfs(folder)
+    return facts.f_bavail * facts.f_frsize
+
+
+class Volume:
+    """The disk of one agent."""
+
+    def __init__(self, agent: str, actions: list[str], *, check_mode: bool) -> None:
+        self.agent = agent
+        self.file = FILES / f"{agent}.ext4"
+        self._actions = actions
+        self._check_mode = check_mode
+        try:
+            self._user: pwd.struct_passwd | None = pwd.getpwnam(agent)
+        except KeyError:
+            self._user = None
+        self._workspace = Path(self._user.pw_dir if self._user else f"/home/{agent}", "workspace")
+        self._unit = mount_name(self._workspace)
+
+    def refuse_less(self, size: int) -> None:
+        """Hold a disk to be no smaller than it is.
+
+        Raises:
+            VolumeError: It is larger already.
+        """
+        if self.file.exists() and (now := self.file.stat().st_size) > size:
+            raise VolumeError(
+                f"{self.agent}: limits.disk is {size // 2**20}M, and its disk has {now // 2**20}M already. A disk is"
+                f" not made smaller; give at least {now // 2**20}M, or remove the agent with runner_remove_home."
+            )
+
+    def present(self, size: int) -> None:
+        """Make, grow and mount the disk."""
+        if not self.file.exists():
+            self._do("make disk", lambda: self._make(size))
+        elif self.file.stat().st_size < size:
+            self._do("grow disk", lambda: self._grow(size))
+        if self._write_units() or self._outdated():
+            self._do("reload systemd", lambda: _run("systemctl", "daemon-reload"))
+        if not self._workspace.is_mount():
+            self._do("mount disk", self._mount)
+
+    def absent(self, *, remove: bool) -> None:
+        """Unmount the disk, and forget how to mount it."""
+        if self._workspace.is_mount():
+            self._do("unmount disk", lambda: _run("systemctl", "stop", self._unit))
+        files = [file for file in self._units() if file.exists()]
+        if files:
+            self._do("remove units", lambda: self._forget(files))
+        if remove and self.file.exists():
+            self._do("remove disk", self.file.unlink)
+
+    def _do(self, action: str, step: Any) -> None:
+        self._actions.append(f"{self.agent}: {action}")
+        if not self._check_mode:
+            step()
+
+    def _make(self, size: int) -> None:
+        """Make the file and its file system under another name first, so that a broken run leaves no half disk."""
+        user = pwd.getpwnam(self.agent)
+        FILES.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self.file.with_suffix(".partial")
+        draft.unlink(missing_ok=True)
+        with draft.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.truncate(size)
+        extended = f"root_owner={user.pw_uid}:{user.pw_gid},assume_storage_prezeroed=1"
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", extended, str(draft))
+        draft.rename(self.file)
+
+    def _grow(self, size: int) -> None:
+        os.truncate(self.file, size)
+        devices = _run("losetup", "--noheadings", "--output=NAME", f"--associated={self.file}").split()
+        for device in devices:
+            _run("losetup", "--set-capacity", device)
+            _run("resize2fs", device)
+        if not devices:
+            _run("e2fsck", "-f", "-p", str(self.file))
+            _run("resize2fs", str(self.file))
+
+    def _units(self) -> dict[Path, str]:
+        """Return the files of systemd by their paths."""
+        uid = self._user.pw_uid if self._user else "NEW"
+        return {
+            UNITS / self._unit: mount_unit(self.agent, self._workspace),
+            UNITS / f"user@{uid}.service.d" / "50-openclaw-disk.conf": manager_drop_in(self._workspace),
+        }
+
+    def _write_units(self) -> bool:
+        """Write what differs, and say whether anything did."""
+        changed = {file: text for file, text in self._units().items() if not file.exists() or file.read_text() != text}
+        for file, text in changed.items() if not self._check_mode else ():
+            file.parent.mkdir(mode=0o755, exist_ok=True)
+            file.write_text(text)
+        return bool(changed)
+
+    def _outdated(self) -> bool:
+        return "=yes" in _run("systemctl", "show", "--property=NeedDaemonReload", self._unit)
+
+    def _mount(self) -> None:
+        """Mount the disk; what the workspace has until then is moved in, while nobody works there."""
+        user = pwd.getpwnam(self.agent)
+        manager = f"user@{user.pw_uid}.service"
+        kept = self._workspace.exists() and any(self._workspace.iterdir())
+        resume = kept and _active(manager)
+        if resume:
+            _run("systemctl", "stop", manager)
+        if not self._workspace.exists():
+            self._workspace.mkdir(mode=0o700)
+            os.chown(self._workspace, user.pw_uid, user.pw_gid)
+        if kept:
+            self._move_in()
+        _run("systemctl", "start", self._unit)
+        self._workspace.chmod(0o700)
+        if (self._workspace / "lost+found").exists():
+            (self._workspace / "lost+found").rmdir()
+        if resume:
+            _run("systemctl", "start", manager)
+
+    def _move_in(self) -> None:
+        """Copy everything onto the disk, and only then remove it from where it was."""
+        inside = FILES / "moving"
+        inside.mkdir(mode=0o700, exist_ok=True)
+        _run("mount", "-o", "loop,nosuid,nodev", str(self.file), str(inside))
+        try:
+            _run("cp", "-a", f"{self._workspace}/.", str(inside))
+        finally:
+            _run("umount", str(inside))
+            inside.rmdir()
+        for entry in self._workspace.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def _forget(self, files: list[Path]) -> None:
+        for file in files:
+            file.unlink()
+            if file.parent != UNITS and not any(file.parent.iterdir()):
+                file.parent.rmdir()
+        _run("systemctl", "daemon-reload")
+
+
+def main() -> None:
+    """Run as an Ansible module: every refusal comes before the first change."""
+    module = AnsibleModule(
+        argument_spec={
+            "volumes": {"type": "list", "elements": "dict", "required": True, "options": SUBOPTIONS},
+            "absent": {"type": "list", "elements": "str", "default": []},
+            "remove": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    os.umask(0o022)
+    actions: list[str] = []
+    check_mode = module.check_mode
+    try:
+        sizes = {
+            Volume(entry["agent"], actions, check_mode=check_mode): bytes_of(entry["size"])
+            for entry in module.params["volumes"]
+        }
+        for volume, size in sizes.items():
+            volume.refuse_less(size)
+        if why := too_much({volume.file: size for volume, size in sizes.items()}, _free(FILES)):
+            raise VolumeError(why)
+        for volume, size in sizes.items():
+            volume.present(size)
+        for agent in module.params["absent"]:
+            Volume(agent, actions, check_mode=check_mode).absent(remove=module.params["remove"])
+    except (OSError, VolumeError) as error:
+        module.fail_json(msg=str(error), changed=bool(actions), actions=actions)
+    done = {"before": "", "after": "".join(f"{action}\n" for action in actions)}
+    module.exit_json(changed=bool(actions), actions=actions, diff=done)
+
+
+if __name__ == "__main__":
+    main()

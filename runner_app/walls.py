@@ -1,0 +1,72 @@
+"""What a job sees: bubblewrap's arguments. Pure, save that it looks at how the host's own root is laid out.
+
+A job starts from an empty, read-only root and gets what is named here: no home, no /run, no other process. bubblewrap
+does this alike on every systemd, in the user namespace of its own that the job is left in without any capability and
+from which it cannot make another.
+
+It is not told ``--die-with-parent``: on SIGTERM its outer process dies at once and is what systemd records, the job has
+its seconds to end by itself, and the unit's control group sees to the rest.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from runner_app.job import Command
+from runner_app.settings import Settings
+
+_PROGRAM = "/usr/bin/bwrap"
+_SHOWN = ("/usr", "/etc", "/opt", "/srv", "/sys", "/var/lib", "/var/cache")
+_RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf")  # where /etc/resolv.conf may lead
+_MASKED = ("/etc/openclaw",)
+_TMP = ("/tmp", "--symlink", "../tmp", "/var/tmp")  # noqa: S108 - the job's own, on the workspace's disk
+_SHORTHANDS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+
+
+def enclosed(command: Command, settings: Settings, tmp: Path) -> Command:
+    """Return the command that runs a command behind walls, with ``tmp`` as its /tmp."""
+    workspace = str(settings.workspace)
+    masked = [path for path in (*_MASKED, str(settings.state_dir)) if Path(path).is_dir() and _is_shown(path)]
+    others = str(tmp.parent)
+    argv = [_PROGRAM, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--disable-userns"]
+    for path in (*_SHOWN, *_RESOLVERS):
+        argv += ["--ro-bind-try", path, path]
+    argv += _shorthands()
+    for path in masked:
+        argv += ["--tmpfs", path]
+    argv += ["--dev", "/dev", "--proc", "/proc"]
+    argv += ["--bind", str(tmp), *_TMP, "--symlink", "../run", "/var/run"]
+    argv += ["--bind", workspace, workspace, "--tmpfs", others]
+    # Last, since bubblewrap makes the mount points above in them.
+    for path in (others, *masked, "/"):
+        argv += ["--remount-ro", path]
+    argv += ["--chdir", command.cwd, "--", *command.argv]
+    return replace(command, argv=tuple(argv), cwd="/")
+
+
+def _is_shown(path: str) -> bool:
+    return any(Path(path).is_relative_to(shown) for shown in _SHOWN)
+
+
+def _shorthands() -> list[str]:
+    """Return arguments for /bin and its like, which are links into /usr on a merged system."""
+    argv = []
+    for path in _SHORTHANDS:
+        if Path(path).is_symlink():
+            argv += ["--symlink", str(Path(path).readlink()), path]
+        elif Path(path).is_dir():
+            argv += ["--ro-bind", path, path]
+    return argv
+
+
+def hidden(settings: Settings) -> list[str]:
+    """Return paths that a job must not see, whatever the host: the runner's own and the ways to its user's manager."""
+    paths = [
+        str(settings.jobs_dir),
+        str(settings.plans_dir),
+        "/etc/openclaw/agents",
+        "/run/dbus",
+        "/run/systemd/private",
+    ]
+    own = (os.environ.get("CREDENTIALS_DIRECTORY"), os.environ.get("XDG_RUNTIME_DIR"))
+    return [*paths, *(path for path in own if path)]
