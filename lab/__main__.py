@@ -12,7 +12,7 @@ import typer
 from lab import rehearsal
 from lab.errors import LabError
 from lab.lab import Lab, default_name
-from lab.machines import Machine
+from lab.machines import Direction, Machine
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,15 +69,35 @@ def reboot(context: typer.Context, hosts: Hosts) -> None:
 
 
 @app.command()
-def cut(context: typer.Context, hosts: Hosts) -> None:
-    """Pull the network cable of hosts."""
-    Lab.each(Machine.cut, _machines(context.obj, hosts))
+def cut(
+    context: typer.Context,
+    hosts: Hosts,
+    direction: Annotated[Direction, typer.Option(help="Which packets are lost, seen from the host.")] = Direction.BOTH,
+) -> None:
+    """Pull the network cable of hosts, or lose what comes in or what goes out only."""
+    Lab.each(lambda machine: machine.cut(direction), _machines(context.obj, hosts))
 
 
 @app.command()
 def heal(context: typer.Context, hosts: Hosts) -> None:
     """Put the network cable of hosts back."""
     Lab.each(Machine.heal, _machines(context.obj, hosts))
+
+
+@app.command()
+def hang(
+    context: typer.Context,
+    host: str,
+    process: Annotated[int | None, typer.Option(help="Only this one, by its id on the host.")] = None,
+) -> None:
+    """Stop every process of a host, as if time stood still for it."""
+    context.obj.machine(host).hang(process)
+
+
+@app.command()
+def resume(context: typer.Context, hosts: Hosts) -> None:
+    """Let hosts go on that hang."""
+    Lab.each(Machine.resume, _machines(context.obj, hosts))
 
 
 @app.command()

@@ -64,7 +64,62 @@ def kill(group: str) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        thaw(group)  # what is frozen dies when it goes on
         time.sleep(0.01)
+
+
+def freeze(group: str) -> None:
+    """Stop every process in the group and below it, and return when all have stopped.
+
+    Raises:
+        LabError: some were still going after 15 s.
+    """
+    folder, file, frozen, _ = _freezer(group)
+    (folder / file).write_text(frozen)
+    deadline = time.monotonic() + _KILL_SECONDS
+    while not _is_frozen(folder):
+        if time.monotonic() > deadline:
+            raise LabError(f"processes in {group} did not stop")
+        time.sleep(0.01)
+
+
+def thaw(group: str) -> None:
+    """Let every process in the group and below it go on."""
+    top, file, _, thawed = _freezer(group)
+    for folder, _, _ in os.walk(top):
+        with suppress(FileNotFoundError):
+            (Path(folder) / file).write_text(thawed)
+
+
+def alone(group: str, pid: int) -> str:
+    """Return a group for freezing that has one process of the group only.
+
+    With cgroup v2 that is the process's own group, which its service manager made. In the freezer of cgroup v1, which
+    no service manager uses, a group is made for it.
+    """
+    single = f"{group}/process-{pid}"
+    folder, file, _, _ = _freezer(single)
+    if file == "cgroup.freeze":
+        return Path(f"/proc/{pid}/cgroup").read_text().partition("0::/")[2].strip()
+    folder.mkdir(exist_ok=True)
+    (folder / "cgroup.procs").write_text(str(pid))
+    return single
+
+
+def _freezer(group: str) -> tuple[Path, str, str, str]:
+    """Return where a group is frozen: its folder, the file, and what to write into it to freeze and to thaw."""
+    for root in hierarchies():
+        if root.name == "freezer":
+            return root / group, "freezer.state", "FROZEN", "THAWED"
+    root = next(root for root in hierarchies() if (root / "cgroup.subtree_control").exists())
+    return root / group, "cgroup.freeze", "1", "0"
+
+
+def _is_frozen(folder: Path) -> bool:
+    state = folder / "freezer.state"
+    if state.exists():
+        return state.read_text().strip() == "FROZEN"
+    return "frozen 1" in (folder / "cgroup.events").read_text()
 
 
 def remove(group: str) -> None:

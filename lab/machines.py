@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 100.0
 _PROJECT = Path(__file__).resolve().parent.parent
+
+
+class Direction(StrEnum):
+    """Which packets of a host are lost."""
+
+    IN = "in"
+    OUT = "out"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -185,13 +195,47 @@ class Machine:
         except FileNotFoundError:
             return 0
 
-    def cut(self) -> None:
-        """Pull the network cable."""
-        network.ip(self.lab.namespace, f"link set v{self.number} down")
+    def cut(self, direction: Direction = Direction.BOTH) -> None:
+        """Pull the network cable, or lose all that comes in to the host or goes out of it."""
+        if direction is Direction.BOTH:
+            network.ip(self.lab.namespace, f"link set {self._port} down")
+        else:
+            # What goes into the host comes out of the lab.
+            network.block(self.lab.namespace, self._port, "egress" if direction is Direction.IN else "ingress")
 
     def heal(self) -> None:
-        """Put the network cable back."""
-        network.ip(self.lab.namespace, f"link set v{self.number} up")
+        """Put the network cable back, and lose nothing any more."""
+        network.unblock(self.lab.namespace, self._port)
+        network.ip(self.lab.namespace, f"link set {self._port} up")
+
+    @property
+    def _port(self) -> str:
+        return f"v{self.number}"
+
+    def process(self, pid: int) -> int:
+        """Return the machine's id of the process that has this id on the host.
+
+        Raises:
+            LabError: there is none.
+        """
+        for outside in cgroups.processes(self.cgroup):
+            with suppress(OSError):  # it ended meanwhile
+                status = Path(f"/proc/{outside}/status").read_text()
+                ids = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[2:]
+                if ids[:1] == [str(pid)]:
+                    return outside
+        raise LabError(f"host {self.name} has no process {pid}")
+
+    def hang(self, pid: int | None = None) -> None:
+        """Stop every process of the host, or one by its id there, as if time stood still for it."""
+        if pid is None:
+            cgroups.freeze(self.cgroup)
+        else:
+            cgroups.freeze(cgroups.alone(self.cgroup, self.process(pid)))
+
+    def resume(self) -> None:
+        """Let all go on that hangs."""
+        cgroups.thaw(self.cgroup)
 
     def snapshot(self, name: str) -> None:
         """Keep a copy of the host's layer; of a running host it is what a crash would leave."""

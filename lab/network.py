@@ -51,6 +51,21 @@ def ip(namespace: Path, *commands: str) -> None:
     run(["nsenter", f"--net={namespace}", "ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
 
 
+def block(namespace: Path, port: str, hook: str) -> None:
+    """Drop what a link brings into a namespace (hook `ingress`) or takes out of it (`egress`)."""
+    chain = f"chain {hook} {{ type filter hook {hook} device {port} priority 0; policy drop; }}\n"
+    _nft(namespace, f"table netdev {port} {{\n{chain}}}\n")
+
+
+def unblock(namespace: Path, port: str) -> None:
+    """Let everything pass over a link again."""
+    _nft(namespace, f"table netdev {port} {{\n}}\ndelete table netdev {port}\n")
+
+
+def _nft(namespace: Path, script: str) -> None:
+    run(["nsenter", f"--net={namespace}", "nft", "--file", "-"], stdin=script)
+
+
 def create_bridge(namespace: Path, *, address: str) -> None:
     """Make the lab's namespace with a bridge that has this address (CIDR form)."""
     create(namespace)

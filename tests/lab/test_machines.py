@@ -8,6 +8,7 @@ import pytest
 
 from lab import cgroups, mounts, network
 from lab.errors import CommandFailedError
+from lab.process import run
 from tests.support.lab import TestLab
 
 BOTH = pytest.mark.parametrize("host", ["debian12", "debian13"])
@@ -50,6 +51,57 @@ def test_a_cut_host_cannot_be_reached_until_it_is_healed(lab: TestLab) -> None:
         machine.ssh("true")
     lab.run("heal", "debian13")
     machine.wait()
+
+
+@pytest.mark.parametrize(("direction", "heard"), [("in", False), ("out", True)])
+def test_a_cut_in_one_direction_loses_only_that(lab: TestLab, direction: str, heard: bool) -> None:
+    listener, sender = lab.machine("debian13"), lab.machine("debian12")
+    ear = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 4000)); print(s.recv(9), flush=True)"
+    listener.ssh(f'sudo systemd-run --quiet --collect --unit=ear python3 -c "{ear}"')
+    try:
+        # Known before, so that no question for the address is lost in the other direction.
+        sender.ssh(f"ping -c 1 -W 1 {listener.address}")
+        lab.run("cut", "debian13", "--direction", direction)
+        with pytest.raises(CommandFailedError):
+            sender.ssh(f"ping -c 1 -W 1 {listener.address}")
+        sender.ssh(f"echo heard > /dev/udp/{listener.address}/4000")
+    finally:
+        lab.run("heal", "debian13")
+    sender.ssh(f"ping -c 1 -W 1 {listener.address}")
+    log = listener.ssh("sudo systemctl stop ear 2> /dev/null; sudo journalctl -u ear -o cat --since -30s")
+    assert ("heard" in log) is heard
+
+
+def test_a_host_hangs_until_it_is_resumed(lab: TestLab) -> None:
+    machine = lab.machine("debian13")
+    lab.run("hang", "debian13")
+    with pytest.raises(CommandFailedError):
+        run(["ssh", "-F", str(lab.lab.ssh_config), "debian13", "true"], timeout=2)
+    lab.run("resume", "debian13")
+    machine.ssh("true")
+
+
+@BOTH
+def test_one_process_hangs_alone(lab: TestLab, host: str) -> None:
+    machine = lab.machine(host)
+    count = "sh -c 'while sleep 0.1; do echo . >> /tmp/count; done'"
+    machine.ssh(f"sudo systemd-run --quiet --collect --unit=counter {count}")
+    pid = machine.ssh("systemctl show -p MainPID --value counter").strip()
+    lines = "sleep 0.3; wc -l < /tmp/count"
+    lab.run("hang", host, "--process", pid)
+    assert machine.ssh(lines) == machine.ssh(lines)
+    lab.run("resume", host)
+    assert machine.ssh(lines) != machine.ssh(lines)
+    machine.ssh("sudo systemctl stop counter")
+    assert "has no process 999999" in lab.command("hang", host, "--process", "999999").stderr
+
+
+def test_a_hung_host_is_taken_down(lab: TestLab) -> None:
+    machine = lab.machine("debian12")
+    lab.run("hang", "debian12")
+    lab.run("crash", "debian12")
+    assert not machine.is_running
+    lab.run("start", "debian12")
 
 
 def test_a_restored_host_is_as_it_was(lab: TestLab) -> None:
