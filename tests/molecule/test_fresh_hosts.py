@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _GROUPS = {name: group for name, _, group in NODES}
 _AGENTS = yaml.safe_load((PROJECT / "inventory/group_vars/all.yml").read_text())["agents"]
-_ADMIN = {"base_admin_users": [{"name": "alice", "keys": []}]}
+_ADMIN = {"base_admin_users": [{"name": "alice"}]}
 # On one node the agents' homes go too.
 _HOMELESS = "agents-2"
 _OFF: dict[str, object] = {

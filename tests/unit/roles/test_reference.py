@@ -60,7 +60,7 @@ def test_the_role_takes_the_stated_default_of_a_field(role: str, field: str, def
     """Ansible checks fields of elements and fills none in: each place that reads one has the default."""
     files = [path for part in ("tasks", "templates", "vars") for path in (PROJECT / "roles" / role / part).iterdir()]
     text = "\n".join(path.read_text() for path in files)
-    taken = re.findall(rf"(?:\.{field}|\['{field}'\]) \| default\((.*?)\)", text)
+    taken = re.findall(rf"(?:\.{field} \| default\(|\.get\('{field}', )(.*?)\)", text)
 
     assert {yaml.safe_dump(yaml.safe_load(each)) for each in taken} == {yaml.safe_dump(default)}
 
