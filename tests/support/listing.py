@@ -32,6 +32,7 @@ VOLATILE = {
     "etc/subuid": "accounts are listed by themselves",
     "etc/subgid": "accounts are listed by themselves",
 }
+_LARGEST = 64 * 2**20  # of a file whose content is read: an agent's disk is larger
 _SKIPPED = {Path("/", name) for path in VOLATILE for name in (path, f"{path}-")}
 # Sessions and mounts come and go; a service, socket or timer is somebody's decision.
 _UNITS = ("--type=service,socket,timer,path,slice", "--state=running,listening,waiting,enabled,enabled-runtime,masked")
@@ -51,6 +52,8 @@ def _describe(path: Path) -> str:
     owner = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
     if stat.S_ISLNK(status.st_mode):
         return f"{owner} -> {path.readlink()}"
+    if status.st_size > _LARGEST:
+        return f"{owner} of {status.st_size} bytes"
     if stat.S_ISREG(status.st_mode):
         return f"{owner} {hashlib.sha256(path.read_bytes()).hexdigest()}"
     return owner
