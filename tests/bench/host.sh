@@ -4,7 +4,7 @@
 #   role          broker or runner
 #   release       name and SHA-256 of the release in release.tgz
 #   settings.tar  configuration files and units, as they belong below /
-#   agents        name, memory, cpu and tasks of each agent, a line each
+#   agents        name, memory, cpu, tasks and disk of each agent, a line each
 #
 # Prints the agents that have no token yet.
 set -eu
@@ -13,10 +13,16 @@ role=$(cat role)
 read -r name sha256 < release
 release=/opt/openclaw/releases/$role/$name
 
+case $role in
+  broker) packages= ;;
+  runner) packages="bubblewrap e2fsprogs" ;;
+esac
+
 install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
-  apt-get install -qq -y --no-install-recommends nftables sudo unattended-upgrades
+  # shellcheck disable=SC2086  # names, one word each
+  apt-get install -qq -y --no-install-recommends nftables sudo unattended-upgrades $packages
 }
 
 install_release() {
@@ -64,13 +70,38 @@ install_agent() {
     useradd --create-home --user-group --shell /bin/bash --groups openclaw-agents --comment agent "$agent"
     chmod 0700 "/home/$agent"
   }
-  slice=/etc/systemd/system/user-$(id -u "$agent").slice.d
-  mkdir -p "$slice" "/opt/openclaw/agents/$agent"
-  printf '%s\n' '[Slice]' "MemoryMax=$2" MemorySwapMax=0 "CPUQuota=$3" "TasksMax=$4" > "$slice/50-openclaw.conf"
+  units=/etc/systemd/system
+  uid=$(id -u "$agent")
+  mkdir -p "$units/user-$uid.slice.d" "$units/user@$uid.service.d" "/opt/openclaw/agents/$agent"
+  printf '%s\n' '[Slice]' "MemoryMax=$2" MemorySwapMax=0 "CPUQuota=$3" "TasksMax=$4" \
+    > "$units/user-$uid.slice.d/50-openclaw.conf"
+  printf '%s\n' '[Unit]' "RequiresMountsFor=/home/$agent/workspace" > "$units/user@$uid.service.d/50-openclaw-disk.conf"
   ln -sfn "$release" "/opt/openclaw/agents/$agent/current"
+  make_disk "$agent" "$uid" "$5"
+}
+
+# The unit that mounts it is among the settings.
+make_disk() {
+  disk=/var/lib/openclaw/volumes/$1.ext4
+  [ ! -e "$disk" ] || return 0
+  mkdir -p /var/lib/openclaw
+  install -d -m 0700 /var/lib/openclaw/volumes
+  (umask 077 && truncate --size="$3" "$disk.partial")
+  mkfs.ext4 -q -F -m 0 -E "root_owner=$2:$(id -g "$1"),assume_storage_prezeroed=1" "$disk.partial"
+  mv "$disk.partial" "$disk"
+}
+
+mount_disk() {
+  workspace=/home/$1/workspace
+  ! mountpoint -q "$workspace" || return 0
+  install -d -m 0700 -o "$1" -g "$1" "$workspace"
+  systemctl start "$(systemd-escape --path --suffix=mount "$workspace")"
+  chmod 0700 "$workspace"
+  rmdir "$workspace/lost+found"
 }
 
 start_agent() {
+  mount_disk "$1"
   loginctl enable-linger "$1"
   systemctl start "user@$(id -u "$1").service"
   systemctl --user --machine="$1@" enable --quiet openclaw-runner.service

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 PURPOSE = "bench"
 _ONLINE_SECONDS = 30
 _DECLARED = PROJECT / "inventory/group_vars/all.yml"
+_DEFAULTS = PROJECT / "roles/runner/defaults/main.yml"
 # What a sysadmin would have in a folder: the roles' files as they stand on a host, save tokens and what depends on
 # the number of a user.
 _COLLECT = """
 cd /
 { grep -rlI 'Managed by Ansible' etc usr/local; find etc/openclaw -type d; } |
-  grep -v '/user-[0-9]*[.]slice[.]d/' | tar -c --no-recursion -T -
+  grep -v '/user[-@][0-9][0-9]*[.]' | tar -c --no-recursion -T -
 """
 
 
@@ -120,13 +121,11 @@ class Site:
             [archive] = (folders.cache() / "artefacts").glob(f"{machine.spec.group}-{release}-*.tgz")
             shutil.copyfile(archive, mine / "release.tgz")
             (mine / "release").write_text(f"{release} {hashlib.sha256(archive.read_bytes()).hexdigest()}\n")
-            lines = [
-                " ".join([agent["name"], *(str(agent["limits"][limit]) for limit in ("memory", "cpu", "tasks"))])
-                for agent in self.agents
-                if agent["node"] == machine.name
-            ]
-            (mine / "agents").write_text("".join(f"{line}\n" for line in lines))
+            (mine / "agents").write_text("".join(map(_line, self._agents(machine))))
         return folder
+
+    def _agents(self, machine: Machine) -> list[dict[str, Any]]:
+        return [agent for agent in self.agents if agent["node"] == machine.name]
 
     def wait_online(self) -> None:
         """Wait until every agent asks the broker for work: what was converged is a fleet that works."""
@@ -157,3 +156,9 @@ class Site:
             cwd=PROJECT,
             log=self.results / f"{name}.log",
         )
+
+
+def _line(agent: dict[str, Any]) -> str:
+    """Return an agent as host.sh wants it."""
+    limits = {"disk": yaml.safe_load(_DEFAULTS.read_text())["runner_disk"], **agent["limits"]}
+    return " ".join([agent["name"], *(str(limits[name]) for name in ("memory", "cpu", "tasks", "disk"))]) + "\n"
