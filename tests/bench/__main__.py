@@ -130,9 +130,9 @@ def main(
     """Measure, print the table and the verdict; status 1 where a limit is broken."""
     if lacking := missing():
         raise LabError(lacking)
+    started = time.monotonic()
     results = folders.cache() / "bench" / time.strftime("%Y%m%d-%H%M%S")
     results.mkdir(parents=True)
-    out.print(f"raw output: {results}")
     bench = Bench(results)
     lab = TestLab(PURPOSE)
     lab.run("down")
@@ -149,6 +149,7 @@ def main(
     verdicts = [limit.verdict(figures) for limit in report.LIMITS if large_rounds or 10 not in limit.hosts]
     for _, line in verdicts:
         out.print(line)
+    out.print(f"\nraw output: {results}   {(time.monotonic() - started) / 60:.1f} minutes")
     if not all(holds for holds, _ in verdicts):
         sys.exit(1)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lab.machines import Machine
 
 PURPOSE = "bench"
-_ONLINE_SECONDS = 30
+_ONLINE_SECONDS = 60
 _DECLARED = PROJECT / "inventory/group_vars/all.yml"
 _DEFAULTS = PROJECT / "roles/runner/defaults/main.yml"
 # What a sysadmin would have in a folder: the roles' files as they stand on a host, save tokens and what depends on
