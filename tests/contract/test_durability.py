@@ -61,19 +61,21 @@ def test_nothing_acknowledged_is_lost_with_the_process(new_broker: Callable[...,
 def test_everything_survives_a_restart(new_broker: Callable[..., Broker]) -> None:
     broker = new_broker().start()
     bot, worker = broker.bot(), broker.worker("w1")
-    ids = [submit(bot) for _ in range(4)]
+    ids = [submit(bot) for _ in range(6)]
     claim(worker)
     worker.post(f"/jobs/{ids[0]}/result", json={"result": "r"})
     claim(worker)
     worker.post(f"/jobs/{ids[1]}/fail", json={"error": "e"})
     claim(worker)
+    claim(worker)
+    worker.post(f"/jobs/{ids[3]}/release")
     before = [bot.get(f"/jobs/{job_id}").json() for job_id in ids]
     agents = bot.get("/agents").json()
     broker.restart()
     assert [bot.get(f"/jobs/{job_id}").json() for job_id in ids] == before
     assert bot.get("/agents").json() == agents
     assert worker.post(f"/jobs/{ids[2]}/heartbeat", json={"lease_epoch": 1}).status_code == 200
-    assert claim(worker)["id"] == ids[3]
+    assert [claim(worker)["id"] for _ in range(3)] == ids[3:]
 
 
 def test_a_full_disk_is_said_and_survived(new_broker: Callable[..., Broker], tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def test_a_worker_without_a_name_is_refused(broker: Endpoint, cap: str) -> None:
 def test_waiting_claims_go_first_and_without_a_job(broker: Endpoint, cap: str) -> None:
     bot, worker, other = broker.bot(), broker.worker(f"w-{cap}", cap), broker.worker(f"o-{cap}", cap)
     with ThreadPoolExecutor() as pool:
-        old = [pool.submit(claim, broker.worker(f"w-{cap}", cap), 20) for _ in range(3)]
-        theirs = pool.submit(claim, other, 20)
+        old = [pool.submit(claim, broker.worker(f"w-{cap}", cap), 8) for _ in range(3)]
+        theirs = pool.submit(claim, other, 8)
         time.sleep(0.3)
         assert held(worker) == []
         assert [waiting.result(2) for waiting in old] == [None] * 3
@@ -86,10 +86,10 @@ def test_no_old_connection_takes_a_job_for_longer_than_the_call(broker: Endpoint
         f"X-Worker-Id: w-{cap}\r\nX-Worker-Caps: {cap}\r\n\r\n"
     )
     with ThreadPoolExecutor() as pool:
-        for _ in range(60):
+        for _ in range(25):
             with broker.socket() as deaf:
                 deaf.sendall(head.encode())
-                time.sleep(0.02)
+                time.sleep(0.05)
                 submitted = pool.submit(submit, bot, requires=caps(cap))
                 pool.submit(held, worker).result()
                 job = claim(worker, wait=2)

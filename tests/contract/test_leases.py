@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def until(bot: httpx.Client, job_id: str, status: str) -> Any:
 
 def test_a_lost_lease_is_taken_back_without_anybody_polling(hasty: Broker, cap: str) -> None:
     bot, worker = hasty.bot(), hasty.worker("w1", cap)
-    job_id = submit(bot, requires=caps(cap))
+    job_id, _ = (submit(bot, requires=caps(cap)) for _ in range(2))
     began = time.monotonic()
     claim(worker)
     job = until(bot, job_id, "queued")
@@ -43,6 +44,7 @@ def test_a_lost_lease_is_taken_back_without_anybody_polling(hasty: Broker, cap: 
     nulls = {key: job[key] for key in ("started_at", "finished_at", "lease_until", "worker_id", "result", "error")}
     assert set(nulls.values()) == {None}
     assert (job["attempts"], job["lease_epoch"]) == (1, 1)
+    assert claim(worker)["id"] == job_id
 
 
 def test_a_waiting_worker_gets_the_job_of_a_lost_one(hasty: Broker, cap: str) -> None:
@@ -81,13 +83,16 @@ def test_a_job_is_dead_after_its_last_delivery(hasty: Broker, cap: str, deliveri
     bot, worker = hasty.bot(), hasty.worker("w1", cap)
     job_id = submit(bot, requires=caps(cap), max_deliveries=deliveries)
     for _ in range(deliveries):
-        assert claim(worker, 10)["id"] == job_id
-    job = bot.get(f"/jobs/{job_id}", params={"wait": 10}).json()
+        assert claim(worker, 6)["id"] == job_id
+    job = bot.get(f"/jobs/{job_id}", params={"wait": 6}).json()
     assert (job["status"], job["outcome"], job["attempts"]) == ("failed", "dead", deliveries)
     assert job["error"] == f"lease lost by worker w1 on delivery {deliveries} of {deliveries}"
     assert job["finished_at"] is not None
     late = worker.post(f"/jobs/{job_id}/result", json={"result": "late"})
     assert late.json() == {"ok": True, "status": "failed", "note": "already failed; result ignored"}
+    hasty.signal(signal.SIGKILL)
+    hasty.start()
+    assert bot.get(f"/jobs/{job_id}").json() == job
 
 
 def test_a_lease_lost_while_the_broker_was_down_is_taken_back(hasty: Broker, cap: str) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.contract.harness import Endpoint
 
+# Seconds: far longer than any answer takes that comes before its wait is over.
+WAIT = 8
 STALE = {"heartbeat": {}, "release": {}, "result": {"result": "late"}, "fail": {"error": "late"}}
 
 
@@ -116,14 +118,14 @@ def test_epochs_in_body_and_header_must_agree(worker: httpx.Client, job: Any) ->
 
 def test_a_waiting_worker_gets_a_job_the_moment_it_is_there(bot: httpx.Client, worker: httpx.Client, cap: str) -> None:
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(claim, worker, 20)
+        waiting = pool.submit(claim, worker, WAIT)
         # Until the worker is registered, its claim would find the job at once, which proves nothing.
         while not any(agent["capabilities"] == [cap] for agent in bot.get("/agents").json()["agents"]):
             pass
         time.sleep(0.2)
         began = time.monotonic()
         job_id = submit(bot, requires=caps(cap))
-        assert waiting.result(10)["id"] == job_id
+        assert waiting.result(WAIT)["id"] == job_id
         assert time.monotonic() - began < 2
 
 
@@ -136,24 +138,42 @@ def test_a_wait_ends_with_null(worker: httpx.Client) -> None:
 def test_every_job_wakes_one_waiting_worker(broker: Endpoint, bot: httpx.Client, cap: str) -> None:
     workers = [broker.worker(f"waiting-{n}", cap) for n in range(8)]
     with ThreadPoolExecutor(len(workers)) as pool:
-        waiting = [pool.submit(claim, worker, 20) for worker in workers]
+        waiting = [pool.submit(claim, worker, WAIT) for worker in workers]
         ids = {submit(bot, requires=caps(cap)) for _ in workers}
-        assert {job.result(15)["id"] for job in waiting} == ids
+        assert {job.result(WAIT)["id"] for job in waiting} == ids
+
+
+def test_a_job_that_comes_as_a_wait_begins_is_not_missed(bot: httpx.Client, worker: httpx.Client, cap: str) -> None:
+    with ThreadPoolExecutor() as pool:
+        for n in range(30):
+            waiting = pool.submit(claim, worker, WAIT)
+            time.sleep(n / 2000)
+            assert submit(bot, requires=caps(cap)) == waiting.result(5)["id"]
+
+
+def test_a_foreign_job_ends_no_wait(bot: httpx.Client, worker: httpx.Client, cap: str) -> None:
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(claim, worker, WAIT)
+        time.sleep(0.2)
+        submit(bot, requires=caps(cap, "foreign"))
+        time.sleep(0.1)
+        assert submit(bot, requires=caps(cap)) == waiting.result(5)["id"]
 
 
 def test_a_job_is_not_lost_with_the_worker_that_it_woke(broker: Endpoint, bot: httpx.Client, cap: str) -> None:
     """Workers that hang up while they wait: their job goes to one that is still there, uncharged."""
-    head = f"GET /jobs/next?wait=20 HTTP/1.1\r\nHost: x\r\nX-Worker-Token: {broker.worker_token}\r\n"
+    head = f"GET /jobs/next?wait={WAIT} HTTP/1.1\r\nHost: x\r\nX-Worker-Token: {broker.worker_token}\r\n"
     socks = [broker.socket() for _ in range(5)]
     for sock in socks:
         sock.sendall(f"{head}X-Worker-Id: gone\r\nX-Worker-Caps: {cap}\r\n\r\n".encode())
     for sock in socks[:4]:
         sock.close()
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(claim, broker.worker("here", cap), 20)
+        waiting = pool.submit(claim, broker.worker("here", cap), WAIT)
+        time.sleep(0.2)
         socks[4].close()
         submit(bot, requires=caps(cap))
-        job = waiting.result(15)
+        job = waiting.result(WAIT)
     assert (job["worker_id"], job["attempts"]) == ("here", 1)
 
 
@@ -165,20 +185,23 @@ def test_a_submitter_can_wait_for_the_end(bot: httpx.Client, worker: httpx.Clien
     timer = threading.Timer(0.3, finish)
     timer.start()
     began = time.monotonic()
-    seen = bot.get(f"/jobs/{job['id']}", params={"wait": 20}).json()
+    seen = bot.get(f"/jobs/{job['id']}", params={"wait": WAIT}).json()
     assert seen["status"] == {"result": "done", "fail": "failed"}[end]
     assert time.monotonic() - began < 5
     timer.join()
-    assert bot.get(f"/jobs/{job['id']}", params={"wait": 20}).json() == seen
+    assert bot.get(f"/jobs/{job['id']}", params={"wait": WAIT}).json() == seen
 
 
 def test_waiting_for_an_end_that_does_not_come(bot: httpx.Client, job: Any) -> None:
+    began = time.monotonic()
     assert bot.get(f"/jobs/{job['id']}", params={"wait": "0.2"}).json()["status"] == "running"
-    assert bot.get("/jobs/none", params={"wait": "20"}).status_code == 404
+    assert bot.get("/jobs/none", params={"wait": WAIT}).status_code == 404
+    assert time.monotonic() - began < WAIT / 2
 
 
 def test_jobs_are_listed_newest_first_in_pages(bot: httpx.Client, broker: Endpoint) -> None:
     agent = f"lister-{time.monotonic_ns()}"
+    submit(bot, agent="another")
     ids = [submit(bot, agent=agent) for _ in range(5)]
     seen: list[str] = []
     cursor: str | None = None

@@ -81,6 +81,7 @@ def test_a_claim_starts_a_lease_of_sixty_seconds(bot: httpx.Client, worker: http
 def test_an_empty_queue_gives_null(worker: httpx.Client) -> None:
     response = worker.get("/jobs/next")
     assert (response.status_code, response.json()) == (200, {"job": None})
+    assert response.elapsed.total_seconds() < 2
 
 
 def test_jobs_come_in_the_order_of_submission(bot: httpx.Client, worker: httpx.Client, cap: str) -> None:
@@ -196,6 +197,7 @@ def test_a_job_can_be_read_by_bot_and_worker(bot: httpx.Client, worker: httpx.Cl
         ("GET", "/agents", "bad bot token"),
         ("GET", "/jobs/next", "bad worker token"),
         ("GET", "/jobs/none", "bad token"),
+        ("POST", "/jobs/held", "bad worker token"),
         ("POST", "/jobs/none/result", "bad worker token"),
         ("POST", "/jobs/none/fail", "bad worker token"),
         ("POST", "/jobs/none/heartbeat", "bad worker token"),

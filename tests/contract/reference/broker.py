@@ -1,0 +1,352 @@
+"""The calls of the jobs dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+import uuid
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.contract.reference import reading
+from tests.contract.reference.http import RefusedError, Request, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.contract.reference.store import Store
+
+    Job = dict[str, Any]
+
+KEYS = (
+    "id", "created_at", "started_at", "finished_at", "lease_until", "status",
+    "command", "payload", "result", "error", "worker_id", "requires",
+    "agent", "attempts", "max_deliveries", "lease_epoch", "lease_seconds", "outcome", "duration_ms",
+)  # fmt: skip
+TIMES = ("created_at", "started_at", "finished_at", "lease_until")
+QUEUED = {"status": "queued", "worker_id": None, "started_at": None, "lease_until": None}
+MAX_BODY = 524288
+MAX_TEXT = 262144
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls: the owner of the token or, of a worker, the name that it gives."""
+
+    name: str | None
+    caps: frozenset[str] = frozenset()
+
+
+class Broker:
+    """The calls."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.lease_seconds = int(os.environ.get("LEASE_SECONDS", "60"))
+        self.most_unfinished = int(os.environ.get("MAX_QUEUED_JOBS", "1000000"))
+        self.per_minute = int(os.environ.get("RATE_LIMIT_JOBS_PER_MIN", "1000000"))
+        self.commands = [name.strip() for name in os.environ.get("BROKER_COMMANDS", "").split(",") if name]
+        self.stopping = False
+        self.submissions: dict[str | None, list[float]] = {}
+        self.dismissals: Counter[str | None] = Counter()
+
+    async def handle(self, request: Request) -> Any:
+        """Answer one request."""
+        if request.method == "GET" and request.path == "/health":
+            return {"ok": True, "ts_bound": True}
+        if request.method == "GET" and request.path == "/openapi.json":
+            return DOCUMENT
+        call, job_id = self.route(request)
+        role, owner = self.admit(request, call)
+        caller = self.identify(request, owner) if role == "worker" else Caller(owner)
+        body = await request.body(MAX_BODY)
+        return await CALLS[call](self, request, caller, body, *job_id)
+
+    def route(self, request: Request) -> tuple[str, tuple[str, ...]]:
+        """The call that a request is, and the job's id if its path has one."""
+        allowed = []
+        for call in CALLS:
+            method, _, path = call.partition(" ")
+            match = re.fullmatch(path.replace("{id}", "([^/]+)"), request.path, re.DOTALL)
+            if match and method == request.method:
+                return call, match.groups()
+            allowed += [method] if match else []
+        require(allowed, 404, "Not Found")
+        raise RefusedError(405, "Method Not Allowed", {"allow": ", ".join(allowed)})
+
+    def admit(self, request: Request, call: str) -> tuple[str, str | None]:
+        """The role of the caller, and the name that its token was minted for."""
+        roles = ROLES[call]
+        for role in roles:
+            token = request.headers.get(f"x-{role}-token", "")
+            if token and token == os.environ.get(f"{role.upper()}_TOKEN"):
+                return role, None
+            if token and (owner := self.store.owner(role, token)):
+                return role, owner
+        raise RefusedError(401, f"bad {roles[0]} token" if len(roles) == 1 else "bad token")
+
+    def identify(self, request: Request, owner: str | None) -> Caller:
+        """Who a worker is, from its headers."""
+        name = request.headers.get("x-worker-id", "").strip() or owner
+        version = request.headers.get("x-runner-version", "").strip()
+        require(not name or reading.NAME.fullmatch(name), 400, "X-Worker-Id must be a name")
+        require(not version or reading.VERSION.fullmatch(version), 400, "X-Runner-Version must be a version")
+        caps = reading.capabilities(request.headers.get("x-worker-caps"))
+        require(owner in (None, name), 403, "the token is bound to another name")
+        if name:
+            self.store.saw(name, version, caps)
+        return Caller(name, frozenset(caps or ()))
+
+    async def submit(self, _request: Request, caller: Caller, body: bytes) -> Any:
+        """POST /jobs."""
+        values = reading.json_object(body or b"{}", 400)
+        command = values.get("command")
+        command = command.strip() if isinstance(command, str) else ""
+        require(reading.COMMAND.fullmatch(command), 400, "invalid command")
+        require(not self.commands or command in self.commands, 400, "invalid command")
+        payload = reading.optional_text(values, "payload", 400) or ""
+        require(len(payload.encode()) <= MAX_TEXT, 400, "payload too large")
+        requires, needs = reading.requirement(values.get("requires"))
+        agent = reading.optional_text(values, "agent", 400)
+        require(agent is None or reading.NAME.fullmatch(agent), 400, "agent must be a name")
+        deliveries = values.get("max_deliveries")
+        deliveries = 5 if deliveries is None else deliveries
+        require(type(deliveries) is int and 1 <= deliveries <= 100, 400, "max_deliveries must be from 1 to 100")
+        self.bound(caller.name)
+        job = dict.fromkeys(KEYS) | {
+            "id": str(uuid.uuid4()), "created_at": time.time(), "status": "queued", "command": command,
+            "payload": payload, "requires": requires, "agent": agent, "attempts": 0, "max_deliveries": deliveries,
+            "lease_epoch": 0, "lease_seconds": self.lease_seconds, "needs": needs,
+        }  # fmt: skip
+        self.store.write(job)
+        return {"id": job["id"], "status": "queued"}
+
+    def bound(self, bot: str | None) -> None:
+        """Refuse a submission that is one too many."""
+        recent = [then for then in self.submissions.get(bot, []) if then > time.time() - 60]
+        require(len(recent) < self.per_minute, 429, "rate limit exceeded", {"retry-after": "60"})
+        unfinished = sum(job["status"] in ("queued", "running") for job in self.store.jobs.values())
+        require(unfinished < self.most_unfinished, 429, "job queue limit reached", {"retry-after": "2"})
+        self.submissions[bot] = [*recent, time.time()]
+
+    async def browse(self, request: Request, _caller: Caller, _body: bytes) -> Any:
+        """GET /jobs."""
+        status, agent = request.query.get("status"), request.query.get("agent")
+        limit = reading.number("limit", request.query.get("limit"), 1, 200, 50)
+        before = reading.number("cursor", request.query.get("cursor"), 1, 2**62, 2**62)
+        require(status in (None, "queued", "running", "done", "failed"), 400, "status must be one of four")
+        require(agent is None or reading.NAME.fullmatch(agent), 400, "agent must be the name of one")
+        page: list[Job] = []
+        size = 0
+        for n, job in reversed([*enumerate(self.store.jobs.values(), 1)]):
+            if (
+                n >= before
+                or status not in (None, job["status"])
+                or agent not in (None, job["worker_id"] or job["agent"])
+            ):
+                continue
+            if len(page) == limit or size >= 2**20:
+                return {"jobs": page, "cursor": str(n + 1)}
+            page.append(shown(job))
+            size += len(job["payload"])
+        return {"jobs": page, "cursor": None}
+
+    async def agents(self, _request: Request, _caller: Caller, _body: bytes) -> Any:
+        """GET /agents."""
+        silent: Job = {"last_seen": None, "runner_version": None, "capabilities": []}
+        agents = dict.fromkeys(self.store.minted(), silent) | self.store.agents
+        for name, agent in agents.items():
+            status = "online" if time.time() - (agent["last_seen"] or 0) < 50 else "offline"
+            running = [job["id"] for job in self.running() if job["worker_id"] == name]
+            agents[name] = {"id": name, "status": status, **agent, "running": running}
+        return {"agents": [agent for _, agent in sorted(agents.items())]}
+
+    async def look(self, request: Request, _caller: Caller, _body: bytes, job_id: str) -> Any:
+        """GET /jobs/{id}."""
+        deadline = time.monotonic() + reading.seconds(request.query.get("wait"))
+        while self.find(job_id)["outcome"] is None:
+            if not await self.changed(deadline, request):
+                break
+        return shown(self.find(job_id))
+
+    async def claim(self, request: Request, caller: Caller, _body: bytes) -> Any:
+        """GET /jobs/next."""
+        deadline = time.monotonic() + reading.seconds(request.query.get("wait"))
+        dismissals = self.dismissals[caller.name]
+        while (job := self.next(caller)) is None:
+            if not await self.changed(deadline, request) or self.dismissals[caller.name] != dismissals:
+                return {"job": None}
+            self.admit(request, "GET /jobs/next")
+        return {"job": shown(job)}
+
+    async def changed(self, deadline: float, request: Request) -> bool:
+        """Wait until something changes; false when the caller shall wait no longer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self.store.changed.wait()
+        return time.monotonic() < deadline and not self.stopping and not request.gone
+
+    def next(self, caller: Caller) -> Any:
+        """Lease the oldest job that the caller may run."""
+        for job in self.store.jobs.values():
+            if (
+                job["status"] == "queued"
+                and job["agent"] in (None, caller.name)
+                and caller.caps.issuperset(job["needs"])
+            ):
+                return self.store.write(
+                    job,
+                    status="running",
+                    worker_id=caller.name,
+                    started_at=time.time(),
+                    lease_until=time.time() + job["lease_seconds"],
+                    lease_epoch=job["lease_epoch"] + 1,
+                    attempts=job["attempts"] + 1,
+                )
+        return None
+
+    async def heartbeat(self, request: Request, caller: Caller, body: bytes, job_id: str) -> Any:
+        """POST /jobs/{id}/heartbeat."""
+        values = reading.json_object(body or b"{}", 422)
+        job = self.leased("heartbeat", reading.epoch(request, values), caller, job_id)
+        job = self.store.write(job, lease_until=time.time() + job["lease_seconds"])
+        return {"ok": True, "lease_until": int(job["lease_until"]), "lease_epoch": job["lease_epoch"]}
+
+    async def release(self, request: Request, caller: Caller, body: bytes, job_id: str) -> Any:
+        """POST /jobs/{id}/release."""
+        values = reading.json_object(body or b"{}", 422)
+        reason = reading.optional_text(values, "reason", 422) or ""
+        require(len(reason.encode()) <= 1024, 413, "reason too large")
+        job = self.leased("release", reading.epoch(request, values), caller, job_id)
+        self.store.write(job, **QUEUED, attempts=job["attempts"] - 1)
+        return {"ok": True, "status": "queued"}
+
+    async def result(self, request: Request, caller: Caller, body: bytes, job_id: str) -> Any:
+        """POST /jobs/{id}/result."""
+        values = reading.json_object(body, 422)
+        if "result" not in values:
+            reading.invalid(422, "missing", "result", values)
+        result = reading.text(values, "result", 422)
+        require(len(result.encode()) <= MAX_TEXT, 413, "result too large")
+        ended = {"status": "done", "outcome": "done", "result": result}
+        return self.end("result", reading.epoch(request, values), caller, job_id, ended)
+
+    async def fail(self, request: Request, caller: Caller, body: bytes, job_id: str) -> Any:
+        """POST /jobs/{id}/fail."""
+        values = {"error": ""} | reading.json_object(body, 422)
+        error = reading.text(values, "error", 422).strip() or "unknown"
+        require(len(error.encode()) <= MAX_TEXT, 413, "error too large")
+        ended = {"status": "failed", "outcome": "failed", "error": error}
+        return self.end("fail", reading.epoch(request, values), caller, job_id, ended)
+
+    async def held(self, _request: Request, caller: Caller, body: bytes) -> Any:
+        """POST /jobs/held."""
+        values = reading.json_object(body, 422)
+        require(caller.name, 400, "X-Worker-Id is missing")
+        listed = values.get("held")
+        if not isinstance(listed, list) or len(listed) > 1000 or not all(isinstance(lease, dict) for lease in listed):
+            reading.invalid(422, "list_type", "held")
+        for lease in listed:
+            if type(lease.get("lease_epoch")) is not int or lease["lease_epoch"] < 0:
+                reading.invalid(422, "int_type", "lease_epoch")
+            reading.text({"id": None} | lease, "id", 422)
+        self.dismissals[caller.name] += 1
+        self.store.wake()
+        leases = [(lease["id"], lease["lease_epoch"]) for lease in listed]
+        lost = [job for job in self.running() if job["worker_id"] == caller.name]
+        lost = [job for job in lost if (job["id"], job["lease_epoch"]) not in leases]
+        for job in lost:
+            self.take_back(job)
+        return {"released": [job["id"] for job in lost]}
+
+    def find(self, job_id: str) -> Any:
+        """The job."""
+        require(job_id in self.store.jobs, 404, "job not found")
+        return self.store.jobs[job_id]
+
+    def running(self) -> list[Job]:
+        """The jobs that somebody runs."""
+        return [job for job in self.store.jobs.values() if job["status"] == "running"]
+
+    def leased(self, call: str, epoch: int | None, caller: Caller, job_id: str) -> Any:
+        """The job, if the caller holds its current lease."""
+        job = self.find(job_id)
+        require(job["status"] == "running", 409, f"job not in running state: {job['status']}")
+        require(epoch in (None, job["lease_epoch"]), 409, f"{call} with a stale epoch")
+        require(caller.name in (None, job["worker_id"]), 409, f"{call} of a job that another worker holds")
+        return job
+
+    def end(self, call: str, epoch: int | None, caller: Caller, job_id: str, ended: Job) -> Any:
+        """End a job. What comes from elsewhere or later is told so, and changes nothing."""
+        job = self.find(job_id)
+        status = job["status"]
+        require(epoch in (None, job["lease_epoch"]), 409, f"{call} with a stale epoch")
+        if status == ended["status"]:
+            return {"ok": True, "status": status}
+        if status in ("done", "failed"):
+            return {"ok": True, "status": status, "note": f"already {status}; {call} ignored"}
+        if status == "queued" and (call == "result" or job["lease_epoch"] > 0):
+            raise RefusedError(400 if epoch is None else 409, "job not in running state: queued")
+        if status == "running" and caller.name not in (None, job["worker_id"]):
+            require(epoch is None, 409, f"{call} of a job that another worker holds")
+            return {"ok": True, "status": status, "note": f"held by another worker; {call} ignored"}
+        self.store.write(job, **ended, finished_at=time.time(), lease_until=None)
+        return {"ok": True, "status": ended["status"]}
+
+    def take_back(self, job: Job) -> None:
+        """End a lease that was lost."""
+        if job["attempts"] < job["max_deliveries"]:
+            self.store.write(job, **QUEUED)
+            return
+        error = f"lease lost by worker {job['worker_id']} on delivery {job['attempts']} of {job['max_deliveries']}"
+        ended = {"status": "failed", "outcome": "dead", "error": error}
+        self.store.write(job, **ended, finished_at=time.time(), lease_until=None)
+
+    async def keep_leases(self) -> None:
+        """Take lost leases back, for ever."""
+        while True:
+            await asyncio.sleep(0.02)
+            for job in self.running():
+                if job["lease_until"] < time.time():
+                    self.take_back(job)
+
+
+def shown(job: Job) -> Job:
+    """What is shown of a job."""
+    public = {key: int(job[key]) if key in TIMES and job[key] is not None else job[key] for key in KEYS}
+    if job["started_at"] and job["finished_at"]:
+        public["duration_ms"] = round((job["finished_at"] - job["started_at"]) * 1000)
+    return public
+
+
+DOCUMENT = json.loads(Path("broker_app/openapi.json").read_bytes())
+CALLS: dict[str, Callable[..., Any]] = {
+    "POST /jobs": Broker.submit,
+    "GET /jobs": Broker.browse,
+    "GET /agents": Broker.agents,
+    "GET /jobs/next": Broker.claim,
+    "POST /jobs/held": Broker.held,
+    "GET /jobs/{id}": Broker.look,
+    "POST /jobs/{id}/heartbeat": Broker.heartbeat,
+    "POST /jobs/{id}/release": Broker.release,
+    "POST /jobs/{id}/result": Broker.result,
+    "POST /jobs/{id}/fail": Broker.fail,
+}
+ROLES = {
+    "POST /jobs": ["bot"],
+    "GET /jobs": ["bot"],
+    "GET /agents": ["bot"],
+    "GET /jobs/next": ["worker"],
+    "POST /jobs/held": ["worker"],
+    "GET /jobs/{id}": ["bot", "worker"],
+    "POST /jobs/{id}/heartbeat": ["worker"],
+    "POST /jobs/{id}/release": ["worker"],
+    "POST /jobs/{id}/result": ["worker"],
+    "POST /jobs/{id}/fail": ["worker"],
+}
