@@ -90,14 +90,17 @@ def giving_up_seconds(lease_seconds: float) -> float:
     return lease_seconds * 3 / 4
 
 
-def write_script(claim: Claim, command: Command) -> None:
-    """Write the line by which a shell becomes the command.
+def write_script(claim: Claim, text: str) -> None:
+    """Write what the job's shell reads; so nothing that a submitter wrote stands in a unit file."""
+    (claim.directory / SCRIPT).write_text(text, encoding="utf-8")
 
-    The directory is entered inside the job, so that one that vanished fails the job and not its records; and nothing
-    that a submitter wrote stands in a unit file.
+
+def becoming(command: Command) -> str:
+    """Return the line by which a shell becomes a command.
+
+    The directory is entered inside the job, so that one that vanished fails the job and not its records.
     """
-    line = f"cd -- {shlex.quote(command.cwd)} && exec {shlex.join(command.argv)} </dev/null\n"
-    (claim.directory / SCRIPT).write_text(line, encoding="utf-8")
+    return f"cd -- {shlex.quote(command.cwd)} && exec {shlex.join(command.argv)} </dev/null\n"
 
 
 def environment(command_home: str, claim: Claim) -> dict[str, str]:

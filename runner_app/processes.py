@@ -18,6 +18,7 @@ from runner_app.execution import (
     TERM_SECONDS,
     ExecutionError,
     StartError,
+    becoming,
     deadman_seconds,
     environment,
     recorded_ending,
@@ -48,7 +49,7 @@ class ProcessGroups:
             "term_seconds": TERM_SECONDS,
         }
         try:
-            write_script(claim, command)
+            write_script(claim, becoming(command))
             records.write(claim.directory / supervisor.COMMAND, order)
             await self.renew(claim)
             self._supervisors[claim.name] = process = self._spawn(claim, path)

@@ -5,6 +5,7 @@ import os
 import time
 from asyncio.subprocess import DEVNULL
 from collections.abc import Callable
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class SystemdUnits:
             message = f"could not be started: {self._fault}"
             raise StartError(message)
         tmp = self._make_tmp(claim)
-        write_script(claim, walls.enclosed(command, self._settings, tmp))
+        write_script(claim, walls.script(command, self._settings, tmp))
         self._units.mkdir(parents=True, exist_ok=True)
         texts = (
             sandbox.job_unit(claim, command, self._settings),
@@ -103,8 +104,11 @@ class SystemdUnits:
             if not is_open(tmp.name):
                 await _remove(tmp)
 
-    def _make_tmp(self, claim: Claim) -> Path:
-        """Make the job's /tmp. Jobs see an empty folder in place of the one around it, so none can have changed it."""
+    def _make_tmp(self, claim: Claim) -> Path | None:
+        """Make the job's /tmp, or none on a full disk: the job may be there to clean it.
+
+        Jobs see an empty folder in place of the one around it, so none can have changed it.
+        """
         root = self._settings.tmp_dir
         tmp = root / claim.name
         try:
@@ -114,6 +118,8 @@ class SystemdUnits:
                 raise StartError(message)
             tmp.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
+            if error.errno == ENOSPC and root.is_dir():
+                return None
             message = f"could not be started: no /tmp for it: {error.strerror}"
             raise StartError(message) from error
         return tmp

@@ -4,18 +4,20 @@ A job starts from an empty, read-only root and gets what is named here: no home,
 does this alike on every systemd, in the user namespace of its own that the job is left in without any capability and
 from which it cannot make another.
 
-It is not told ``--die-with-parent``: on SIGTERM its outer process dies at once and is what systemd records, the job has
-its seconds to end by itself, and the unit's control group sees to the rest.
+systemd tells every process of the unit to end, of which only the job's own may heed it: a shell waits, and then ends as
+it was told, so that systemd records a stop as such. When the job's main process has ended, bubblewrap ends, and what is
+left behind the walls is killed: the end is recorded when nothing of the job is alive.
 """
 
 import os
-from dataclasses import replace
+import shlex
 from pathlib import Path
 
 from runner_app.job import Command
 from runner_app.settings import Settings
 
 _PROGRAM = "/usr/bin/bwrap"
+_HEEDING = ("/usr/bin/env", "--default-signal=TERM")
 _SHOWN = ("/usr", "/etc", "/opt", "/srv", "/sys", "/var/lib", "/var/cache")
 _RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf")  # where /etc/resolv.conf may lead
 _MASKED = ("/etc/openclaw",)
@@ -23,25 +25,38 @@ _TMP = ("/tmp", "--symlink", "../tmp", "/var/tmp")  # noqa: S108 - the job's own
 _SHORTHANDS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 
 
-def enclosed(command: Command, settings: Settings, tmp: Path) -> Command:
-    """Return the command that runs a command behind walls, with ``tmp`` as its /tmp."""
+# wait returns early when the trap is taken; the process is there then, and gone when its end was collected.
+_SCRIPT = """\
+trap stopped=1 TERM
+(trap '' TERM; exec {enclosed} </dev/null) &
+while wait $!; code=$?; [ $code -gt 128 ] && kill -0 $! 2>/dev/null; do :; done
+[ -z "$stopped" ] || {{ trap - TERM; kill -TERM $$; }}
+exit $code
+"""
+
+
+def script(command: Command, settings: Settings, tmp: Path | None) -> str:
+    """Return what a shell reads to run a command behind walls, with ``tmp`` as its /tmp, or else one in memory."""
+    return _SCRIPT.format(enclosed=shlex.join(_enclosed(command, settings, tmp)))
+
+
+def _enclosed(command: Command, settings: Settings, tmp: Path | None) -> list[str]:
     workspace = str(settings.workspace)
     masked = [path for path in (*_MASKED, str(settings.state_dir)) if Path(path).is_dir() and _is_shown(path)]
-    others = str(tmp.parent)
-    argv = [_PROGRAM, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--disable-userns"]
+    others = str(settings.tmp_dir)
+    argv = [_PROGRAM, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--disable-userns", "--die-with-parent"]
     for path in (*_SHOWN, *_RESOLVERS):
         argv += ["--ro-bind-try", path, path]
     argv += _shorthands()
     for path in masked:
         argv += ["--tmpfs", path]
     argv += ["--dev", "/dev", "--proc", "/proc"]
-    argv += ["--bind", str(tmp), *_TMP, "--symlink", "../run", "/var/run"]
+    argv += [*(["--bind", str(tmp)] if tmp else ["--tmpfs"]), *_TMP, "--symlink", "../run", "/var/run"]
     argv += ["--bind", workspace, workspace, "--tmpfs", others]
     # Last, since bubblewrap makes the mount points above in them.
     for path in (others, *masked, "/"):
         argv += ["--remount-ro", path]
-    argv += ["--chdir", command.cwd, "--", *command.argv]
-    return replace(command, argv=tuple(argv), cwd="/")
+    return [*argv, "--chdir", command.cwd, "--", *_HEEDING, *command.argv]
 
 
 def _is_shown(path: str) -> bool:

@@ -10,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CGROUP_V2_ONLY
+
 _CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 _TESTS = {
+    "acceptance": f"import pytest\ndef test_excused() -> None:\n    pytest.skip({CGROUP_V2_ONLY!r})\n",
     "lab": "import pytest\ndef test_skipped() -> None:\n    pytest.skip('the lab needs root')\n",
     "unit": "def test_passed() -> None:\n    pass\n",
 }
 
 
-@pytest.mark.parametrize(("areas", "ci", "status"), [("unit lab", "true", 1), ("unit lab", "", 0), ("unit", "true", 0)])
+@pytest.mark.parametrize(
+    ("areas", "ci", "status"),
+    [("unit lab", "true", 1), ("unit lab", "", 0), ("unit", "true", 0), ("unit acceptance", "true", 0)],
+)
 def test_ci_fails_on_a_skip_in_a_lab_area(tmp_path: Path, areas: str, ci: str, status: int) -> None:
     (tmp_path / "tests").mkdir()
     shutil.copy(_CONFTEST, tmp_path / "tests/conftest.py")

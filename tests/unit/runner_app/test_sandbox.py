@@ -45,7 +45,7 @@ def test_nothing_of_the_submitters_stands_in_the_unit(unit: dict[str, str], clai
 
 
 def test_the_script_becomes_the_command(claim: Claim) -> None:
-    execution.write_script(claim, Command(("a b", "$x", "'"), "/w s", 1))
+    execution.write_script(claim, execution.becoming(Command(("a b", "$x", "'"), "/w s", 1)))
     assert (claim.directory / "script").read_text() == """cd -- '/w s' && exec 'a b' '$x' ''"'"'' </dev/null\n"""
 
 
