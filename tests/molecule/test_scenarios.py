@@ -1,4 +1,4 @@
-"""Every Molecule scenario of every role: check, converge, idempotence, verify."""
+"""Every Molecule scenario of every role: converge, idempotence, check, verify."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def _title(scenario: Path) -> str:
     return f"{scenario.parts[-3]}-{scenario.name}"
 
 
-def test_every_role_has_a_default_scenario() -> None:
+@pytest.mark.parametrize("name", ["default", "alternative"])
+def test_every_role_has_the_scenario(name: str) -> None:
     roles = {path.name for path in (PROJECT / "roles").iterdir() if path.is_dir()}
-    assert {scenario.parts[-3] for scenario in _SCENARIOS if scenario.name == "default"} == roles
+    assert {scenario.parts[-3] for scenario in _SCENARIOS if scenario.name == name} == roles
 
 
 @pytest.mark.parametrize("scenario", _SCENARIOS, ids=_title)

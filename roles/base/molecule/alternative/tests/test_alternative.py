@@ -1,0 +1,162 @@
+"""A host whose every setting is off its default, judged by what it does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.host import Host
+
+testinfra_hosts = ["ansible://all"]
+LAB: dict[str, Any] = yaml.safe_load(Path(os.environ["LAB_INVENTORY"]).read_text())["all"]
+KEY = LAB["vars"]["ansible_ssh_private_key_file"]
+OPTIONS = [*shlex.split(LAB["vars"]["ansible_ssh_common_args"]), "-o", "ControlPath=none"]
+(NAMESPACE,) = re.findall(r"nsenter (--net=\S+)", LAB["vars"]["ansible_ssh_common_args"])
+WORDS = "correct-horse"
+
+# Prints "open" when a byte comes back from the port.
+ASK = """
+import socket, sys
+kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[sys.argv[1]]
+with socket.socket(socket.AF_INET, kind) as asking:
+    asking.settimeout(1)
+    asking.connect((sys.argv[2], int(sys.argv[3])))
+    asking.send(b"x")
+    print("open" if asking.recv(1) else "closed")
+"""
+ANSWER = """
+import socket, sys
+kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[sys.argv[1]]
+with socket.socket(socket.AF_INET, kind) as listening:
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("0.0.0.0", int(sys.argv[2])))
+    if sys.argv[1] == "tcp":
+        listening.listen()
+    while True:
+        if sys.argv[1] == "tcp":
+            listening.accept()[0].send(b"x")
+        else:
+            listening.sendto(b"x", listening.recvfrom(1)[1])
+"""
+
+
+@pytest.fixture
+def root(host: Host) -> Iterator[Host]:
+    with host.sudo():
+        yield host
+
+
+@pytest.fixture
+def address(host: Host) -> str:
+    return str(LAB["hosts"][host.backend.get_hostname()]["ansible_host"])
+
+
+@pytest.fixture
+def password(root: Host, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment in which ssh types the password that root and alice have for a while."""
+    types_it = tmp_path / "askpass"
+    types_it.write_text(f"#!/bin/sh\necho {WORDS}\n")
+    types_it.chmod(0o700)
+    root.check_output(f"printf 'root:{WORDS}\\nalice:{WORDS}\\n' | chpasswd")
+    yield {**os.environ, "SSH_ASKPASS": str(types_it), "SSH_ASKPASS_REQUIRE": "force"}
+    root.check_output("passwd --quiet --lock root && passwd --quiet --lock alice")
+
+
+def log_in(user: str, address: str, *options: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Log in from the controller and return the status and what was said."""
+    argv = ["ssh", *options, *OPTIONS, f"{user}@{address}", "id", "-un"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def test_root_logs_in_with_a_key(root: Host, address: str) -> None:
+    root.check_output("install -D -m 0600 /home/alice/.ssh/authorized_keys /root/.ssh/authorized_keys")
+
+    assert log_in("root", address, "-i", KEY) == (0, "root")
+
+
+def test_people_log_in_with_a_password_and_root_does_not(address: str, password: dict[str, str]) -> None:
+    only = ("-o", "BatchMode=no", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1")
+
+    assert log_in("alice", address, *only, env=password) == (0, "alice")
+    status, said = log_in("root", address, *only, env=password)
+    assert status == 255
+    assert "Permission denied" in said
+
+
+def test_who_left_has_no_account_and_a_home(root: Host) -> None:
+    assert not root.user("bob").exists
+    assert root.file("/home/bob").is_directory
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port", "answer"),
+    [
+        ("udp", 8001, "open"),  # let in for this controller
+        ("tcp", 8001, "TimeoutError: timed out"),  # the other protocol
+        ("udp", 8002, "TimeoutError: timed out"),  # let in for somebody else
+        ("tcp", 8003, "open"),  # for this network among others
+        ("udp", 8003, "TimeoutError: timed out"),
+    ],
+)
+def test_the_firewall_lets_in_what_is_declared(root: Host, address: str, protocol: str, port: int, answer: str) -> None:
+    unit = f"answer-{protocol}-{port}"
+    argv = f"python3 -c {shlex.quote(ANSWER)} {protocol} {port}"
+    root.check_output(f"systemd-run --quiet --collect --unit={unit} {argv}")
+    root.check_output(
+        f"timeout 10 sh -c 'until ss -Hlnt{protocol[0]} sport = :{port} | grep -q .; do sleep 0.05; done'"
+    )
+    asked = subprocess.run(
+        ["nsenter", NAMESPACE, "python3", "-c", ASK, protocol, address, str(port)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    root.check_output(f"systemctl stop {unit}")
+
+    assert (asked.stdout + asked.stderr).strip().splitlines()[-1] == answer
+
+
+def test_the_journal_stays_within_its_size(root: Host) -> None:
+    write = "head -c 24M /dev/urandom | base64 --wrap=4000 | systemd-cat --identifier=filler"
+    root.check_output(write)
+    root.check_output("journalctl --sync")
+    kilobytes = int(root.check_output("du -sk /var/log/journal").split()[0])
+
+    assert 4 * 1024 < kilobytes <= 16 * 1024
+
+
+def test_the_journal_forgets(root: Host) -> None:
+    has_it = "journalctl --quiet --no-pager --identifier=witness | grep -c seen || true"
+    root.check_output("systemd-cat --identifier=witness echo seen; journalctl --sync --rotate")
+    before = root.check_output(has_it)
+    root.check_output("sleep 4; journalctl --rotate")
+
+    assert (before, root.check_output(has_it)) == ("1", "0")
+
+
+def test_no_update_is_installed_unasked(root: Host) -> None:
+    """Debian's daily job finds a program of ours in the place of unattended-upgrade."""
+    stand_in, control = "/usr/local/bin/unattended-upgrade", "/etc/apt/apt.conf.d/99-control"
+    daily = "rm -f /run/upgraded; /usr/lib/apt/apt.systemd.daily install; test ! -e /run/upgraded"
+    root.check_output(f"printf '#!/bin/sh\\ntouch /run/upgraded\\n' > {stand_in} && chmod 0755 {stand_in}")
+
+    assert not root.package("unattended-upgrades").is_installed
+    assert root.run(daily).rc == 0
+    root.check_output(f"echo 'APT::Periodic::Unattended-Upgrade \"1\";' > {control}")
+    assert root.run(daily).rc == 1
+    root.check_output(f"rm {control} {stand_in}")
+
+
+def test_further_packages_are_there(host: Host) -> None:
+    assert host.check_output("tree -L 1 /etc/openclaw | head -n 1") == "/etc/openclaw"

@@ -1,0 +1,125 @@
+"""An agent whose every setting is off its default, judged by what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import testinfra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.host import Host
+
+testinfra_hosts = ["ansible://runner"]
+INVENTORY = os.environ["LAB_INVENTORY"]
+AGENT = "builder-9"
+OPERATOR = "X-Bot-Token: $(cat /etc/openclaw/operator-token)"
+RELEASES = "/opt/openclaw/releases/runner"
+
+# A broker that never holds a request open, has no job, and knows none of the later calls.
+HASTY = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Hasty(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+    def do_POST(self):
+        self.send_error(404)
+HTTPServer(("0.0.0.0", 8001), Hasty).serve_forever()
+"""
+
+
+@pytest.fixture
+def root(host: Host) -> Iterator[Host]:
+    with host.sudo():
+        yield host
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Host]:
+    host = testinfra.get_host("ansible://broker-1", ansible_inventory=INVENTORY)
+    with host.sudo():
+        yield host
+
+
+def call(broker: Host, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Call the broker on its host as the operator; the shell adds the token, so that no log has it."""
+    data = f"--json '{json.dumps(body)}'" if body else ""
+    curl = f"curl --silent --fail-with-body --max-time 40 --header @- {data} 'http://127.0.0.1:8001{path}'"
+    answer: dict[str, Any] = json.loads(broker.check_output(f'echo "{OPERATOR}" | {curl}'))
+    return answer
+
+
+def submit(broker: Host, command: str, agent: str = AGENT, **more: Any) -> str:
+    payload = json.dumps({"argv": ["sh", "-c", command]})
+    return str(call(broker, "/jobs", {"command": "exec", "payload": payload, "agent": agent, **more})["id"])
+
+
+def ended(broker: Host, job: str) -> dict[str, Any]:
+    return call(broker, f"/jobs/{job}?wait=25")
+
+
+def test_its_token_is_from_the_host_that_was_named(root: Host, broker: Host) -> None:
+    assert f"{AGENT}\tworker" in broker.check_output("openclaw-broker token list")
+    assert not root.file("/usr/local/bin/openclaw-broker").exists
+
+
+def test_it_does_a_job_that_requires_what_it_can(broker: Host) -> None:
+    job = ended(broker, submit(broker, "true", requires={"caps": ["gpu", "rust"]}))
+
+    assert (job["status"], job["worker_id"]) == ("done", AGENT)
+
+
+def test_it_does_one_job_at_a_time(broker: Host) -> None:
+    first, second = (ended(broker, job) for job in [submit(broker, "date +%s%N; sleep 1; date +%s%N") for _ in "ab"])
+    times = sorted(tuple(map(int, json.loads(job["result"])["stdout"].split())) for job in (first, second))
+
+    assert times[0][1] <= times[1][0]
+
+
+def test_a_job_that_takes_longer_is_ended(broker: Host) -> None:
+    job = ended(broker, submit(broker, "sleep 20"))
+
+    assert job["status"] == "failed"
+    assert 1.5 <= job["duration_ms"] / 1000 < 15
+
+
+@pytest.mark.parametrize(("agent", "least", "most"), [(AGENT, 40, 80), ("guest", 80, 120)])
+def test_a_job_cannot_fill_more_than_the_agents_disk(broker: Host, agent: str, least: int, most: int) -> None:
+    """One has the disk that all have, the other one of its own."""
+    job = ended(broker, submit(broker, "head -c 200M /dev/zero > big; stat --format=%s big; rm big", agent))
+
+    assert least < int(json.loads(job["result"])["stdout"]) / 2**20 < most
+
+
+def test_a_broker_that_does_not_wait_is_asked_often(broker: Host) -> None:
+    polls = "journalctl --unit=hasty.service --grep='GET /jobs/next' --output=cat | wc -l"
+    broker.check_output("systemctl stop openclaw-broker.socket openclaw-broker.service")
+    broker.check_output(f"systemd-run --quiet --unit=hasty --collect python3 -c '{HASTY}'")
+    try:
+        before = int(broker.check_output(f"sleep 2; {polls}"))
+        after = int(broker.check_output(f"sleep 4; {polls}"))
+    finally:
+        broker.check_output("systemctl stop hasty.service; systemctl start openclaw-broker.socket")
+
+    # With the default of 10 s it would have been asked six times from the first answer on, and then every 5 to 10 s.
+    assert after - before >= 12
+
+
+def test_few_releases_are_kept(root: Host) -> None:
+    current = root.check_output(f"readlink --canonicalize /opt/openclaw/agents/{AGENT}/current")
+
+    assert root.check_output(f"ls -d {RELEASES}/*").split() == [current, f"{RELEASES}/2023"]
+
+
+def test_the_release_was_built_where_it_was_said(root: Host) -> None:
+    release = Path(root.check_output(f"readlink --canonicalize /opt/openclaw/agents/{AGENT}/current")).name
+    built = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "artefacts"
+
+    assert f"runner-{release}-3.11-x86_64.tgz" in [file.name for file in built.iterdir()]
