@@ -231,7 +231,7 @@ def test_a_job_can_work(place: Place) -> None:
     kept = place.output(
         "echo kept > note; echo x > /tmp/x; cat /tmp/x; echo y > /var/tmp/y; cat /tmp/y; id -un; "
         f'python3 -c "{python}"; B={address} python3 -c "{broker}"; '
-        "getent hosts $(hostname) > /dev/null && echo named; "
+        "getent ahostsv4 $(hostname) > /dev/null && echo named; "
         "printf '#!/bin/sh\necho run' > tool && chmod +x tool && ./tool; "
         "mkdir -p a/b && mv note a/b/note && cat a/b/note; head -c 9 /dev/urandom | wc -c"
     )

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[3]
-LIMITS = {"memory": "1G", "cpu": "100%", "tasks": 100}
+LIMITS: dict[str, Any] = {"memory": "1G", "cpu": "100%", "tasks": 100, "disk": "64M"}
 AGENT = {"name": "agent1", "type": "general", "node": "localhost", "limits": LIMITS}
 FACTS = {
     "distribution": "Debian",
@@ -53,6 +53,20 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
     "unknown node": ("runner", {"runner_agents": [{**AGENT, "node": "elsewhere"}]}, {}, "declared on elsewhere"),
     "somebody else": ("runner", {"runner_agents": [{**AGENT, "name": "daemon"}]}, {}, "this user is not an agent's"),
     "limit": ("runner", {"runner_agents": [{**AGENT, "limits": {**LIMITS, "cpu": "1"}}]}, {}, "must be a percentage"),
+    **{
+        f"limits {limits}": ("runner", {"runner_agents": [{**AGENT, "limits": {**LIMITS, **limits}}]}, {}, refusal)
+        for limits, refusal in (
+            ({"memory": "255M"}, "at least memory 256M"),
+            ({"tasks": 63}, "tasks 64"),
+            ({"disk": "ten"}, "limits.disk 'ten' must be bytes"),
+            ({"disk": "1M"}, "is too small"),
+            ({"disk": "900T"}, "lower limits.disk"),
+            ({"job": {"memory": "lots"}}, "limits.job may have"),
+            ({"job": {"cpu": "1"}}, "limits.job may have"),
+            ({"job": {"tasks": 0}}, "limits.job may have"),
+            ({"job": {"memory": "512M", "cpu": "50%", "tasks": 20}}, None),
+        )
+    },
     "runner": ("runner", {"runner_agents": [AGENT]}, {}, None),
 }
 
