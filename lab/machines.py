@@ -206,7 +206,8 @@ class Machine:
     def heal(self) -> None:
         """Put the network cable back, and lose nothing any more."""
         network.unblock(self.lab.namespace, self._port)
-        network.ip(self.lab.namespace, f"link set {self._port} up")
+        if self.is_running:  # one that is off has no cable; it gets a new one
+            network.ip(self.lab.namespace, f"link set {self._port} up")
 
     @property
     def _port(self) -> str:

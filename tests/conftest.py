@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 _TESTS = Path(__file__).parent
-_LAB_AREAS = {"acceptance", "lab", "molecule"}
+_LAB_AREAS = {"acceptance", "faults", "lab", "molecule"}
 # The one thing that the lab of a machine with cgroup v1 cannot show; CI lets this skip pass, by its very words.
 CGROUP_V2_ONLY = "limits of single jobs are enforced where cgroup v2 delegates them, and this machine has cgroup v1"
 _OUTCOMES = ("passed", "failed", "skipped")

@@ -1,0 +1,148 @@
+"""What was promised and what was done, written down by those who know it.
+
+The submitting side notes each job that the broker acknowledged, and syncs before it counts it. The jobs themselves note
+when they start, every 0.1 s while they run, and when they end, each line synced. From both follows:
+
+lost
+    A job that was acknowledged and is not there, or is said to be done and noted no end.
+doubled
+    A job two of whose runs overlap in time; or one that ended more than once although neither its host nor its user's
+    manager died, nor a lease of it ran out, in between.
+stuck
+    A job that is not at its end when everything had the time of a lease to get there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import httpx
+
+# A run is named by the moment it began. `sync FILE` is fsync(2).
+_SCRIPT = """
+now() {{ read -r up rest < /proc/uptime; echo "$up"; }}
+note() {{ echo "$1 $OPENCLAW_JOB_ID $run $(now)" >> {file}; sync {file}; }}
+run=$(now)-$RANDOM
+note start
+{body}
+note end
+"""
+_FILE = "ledger"
+
+
+def script(seconds: float) -> str:
+    """A job that keeps the ledger for that long."""
+    return _SCRIPT.format(file=_FILE, body=f"for tick in $(seq {round(seconds * 10)}); do sleep 0.1; note tick; done")
+
+
+def script_until(go: str) -> str:
+    """A job that keeps the ledger until a file of that name is in its workspace."""
+    return _SCRIPT.format(file=_FILE, body=f"until [ -e {go} ]; do sleep 0.1; note tick; done")
+
+
+@dataclass
+class Run:
+    """One run of a job: the times (seconds since the machine's boot) of its first and its last line."""
+
+    first: float
+    last: float
+    ended: bool = False
+
+
+@dataclass
+class Book:
+    """The jobs' side: every run of every job."""
+
+    runs: dict[str, dict[str, Run]] = field(default_factory=lambda: defaultdict(dict))
+
+    @classmethod
+    def read(cls, workspaces: Iterable[Path]) -> Book:
+        """Read the ledgers in workspaces. A last line that a crash cut short is none."""
+        book = cls()
+        for workspace in workspaces:
+            file = workspace / _FILE
+            for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
+                words = line.split()
+                if len(words) == 4:
+                    book.add(*words)
+        return book
+
+    def add(self, word: str, job: str, name: str, time: str) -> None:
+        """Take one line."""
+        run = self.runs[job].setdefault(name, Run(float(time), float(time)))
+        run.last = max(run.last, float(time))
+        run.ended = run.ended or word == "end"
+
+    def of(self, job: str) -> list[Run]:
+        """The runs of a job, the first first."""
+        return sorted(self.runs.get(job, {}).values(), key=lambda run: run.first)
+
+    def overlapping(self, job: str) -> bool:
+        """Whether one run went on when the next had begun."""
+        runs = self.of(job)
+        return any(before.last > after.first for before, after in pairwise(runs))
+
+    def ends(self, job: str) -> int:
+        """How often a job ended."""
+        return sum(run.ended for run in self.of(job))
+
+
+class Acknowledged:
+    """The submitters' side: the ids that the broker acknowledged."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.open("a", encoding="ascii")
+        self._lock = threading.Lock()
+        self.ids: list[str] = []
+
+    def note(self, job: str) -> None:
+        """Write an id down; it counts once it is on disk."""
+        with self._lock:
+            self._file.write(f"{job}\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.ids.append(job)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@dataclass
+class Audit:
+    """The verdict on a list of jobs."""
+
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    stuck: list[str] = field(default_factory=list)
+
+
+def audit(ids: Iterable[str], book: Book, bot: httpx.Client, excused: frozenset[str] = frozenset()) -> Audit:
+    """Hold the broker's word and the jobs' ledgers against what was promised.
+
+    Args:
+        ids: The acknowledged jobs.
+        book: What the jobs wrote.
+        bot: A client of the broker.
+        excused: Jobs that may have ended twice, because of what is said above.
+    """
+    found = Audit()
+    for job_id in ids:
+        answer = bot.get(f"/jobs/{job_id}")
+        status = answer.json()["status"] if answer.is_success else None
+        if status is None or (status == "done" and not book.ends(job_id)):
+            found.lost.append(job_id)
+        elif status in {"queued", "running"}:
+            found.stuck.append(job_id)
+        if book.overlapping(job_id) or (book.ends(job_id) > 1 and job_id not in excused):
+            found.doubled.append(job_id)
+    return found
