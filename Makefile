@@ -30,6 +30,9 @@ test: check ## Run every test: units, contracts, roles, a fleet
 bench: setup ## Time site.yml beside a shell script that does the same
 	@$(SUDO) .venv/bin/python -m tests.bench
 
+soak: setup ## Try for long to break it: 20 minutes of fuzz
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-1200} .venv/bin/pytest tests/fuzz
+
 check: setup ## Lint and type-check everything
 	@.venv/bin/ruff check --quiet $(CODE)
 	@.venv/bin/ruff format --check --quiet $(CODE)

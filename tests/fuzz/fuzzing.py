@@ -1,0 +1,169 @@
+"""Requests made from the OpenAPI document, well and badly formed, with tokens, ids and leases that are real."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, deque
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.strategies import one_of
+from schemathesis import GenerationMode, checks
+from schemathesis.core.result import Ok
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hypothesis.strategies import SearchStrategy
+    from schemathesis import Case
+
+    from tests.contract.harness import Endpoint
+
+_CHECKS = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.response_headers_conformance,
+]
+_ANSWER_SECONDS = 10
+_WAIT_SECONDS = 0.02
+_AUTHENTICATED = 0.85
+_WORKERS = ("w1", "w2", "w3")
+_SETTINGS = settings(
+    max_examples=100,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Fuzz:
+    """Fuzzes one broker.
+
+    Attributes:
+        requests: By operation and status.
+        authenticated: How many had a good token.
+    """
+
+    def __init__(self, broker: Endpoint, number: int) -> None:
+        self._broker = broker
+        self._seed = number
+        self._random = random.Random(number)
+        self._session = requests.Session()
+        self._ids: deque[str] = deque(maxlen=20)
+        self._leases: deque[dict[str, Any]] = deque(maxlen=20)
+        self._deadline = 0.0
+        document = deepcopy(broker.document.document)
+        # Tokens are given here: of a call that it knows to need one, Schemathesis would take some away again.
+        self._roles = {
+            f"{method.upper()} {path}": [role for scheme in operation.pop("security") for role in scheme]
+            for path, item in document["paths"].items()
+            for method, operation in item.items()
+        }
+        self._cases = one_of(list(_strategies(document)))
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.authenticated = 0
+
+    def run(self, seconds: float) -> None:
+        """Send requests for so long; raises for the first answer that the document does not promise."""
+        self._deadline = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < self._deadline:
+            self._round(number)
+            number += 1
+
+    def _round(self, number: int) -> None:
+        @seed(self._seed + number)
+        @_SETTINGS
+        @given(self._cases)
+        def example(case: Case[Any]) -> None:
+            if time.monotonic() < self._deadline:
+                self._send(case)
+
+        example()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    @property
+    def count(self) -> int:
+        """How many requests were sent."""
+        return sum(self.requests.values())
+
+    def summary(self) -> str:
+        """What was sent and answered, in words."""
+        statuses: Counter[int] = Counter()
+        for (_, status), count in self.requests.items():
+            statuses[status] += count
+        answers = ", ".join(f"{count} times {status}" for status, count in sorted(statuses.items()))
+        return f"{self.count} requests, {self.authenticated / max(1, self.count):.0%} with a good token: {answers}"
+
+    def _send(self, case: Case[Any]) -> None:
+        self._make_real(case)
+        good, tokens = self._tokens(case)
+        response = case.call(self._broker.url, self._session, headers=tokens, timeout=_ANSWER_SECONDS)
+        self.requests[case.operation.label, response.status_code] += 1
+        self.authenticated += good and response.status_code != 401
+        case.validate_response(response, checks=_CHECKS)
+        if response.status_code == 200:
+            self._learn(case, response.json())
+
+    def _make_real(self, case: Case[Any]) -> None:
+        """Have most requests name a job, a lease and a worker that there are, and none wait for long."""
+        lease = self._random.choice(self._leases) if self._leases and self._mostly() else None
+        if "id" in case.path_parameters and lease:
+            case.path_parameters["id"] = lease["id"]
+        elif "id" in case.path_parameters and self._ids and self._mostly():
+            case.path_parameters["id"] = self._random.choice(self._ids)
+        if "wait" in case.query:
+            case.query["wait"] = self._random.choice([0, _WAIT_SECONDS, case.query["wait"]])
+            if isinstance(case.query["wait"], float) and case.query["wait"] <= 25:
+                case.query["wait"] %= _WAIT_SECONDS
+        if self._mostly():
+            case.headers["X-Worker-Id"] = lease["worker_id"] if lease else self._random.choice(_WORKERS)
+        if isinstance(case.body, dict) and lease and self._mostly():
+            case.headers.pop("X-Lease-Epoch", None)
+            case.body["lease_epoch"] = lease["lease_epoch"]
+        if isinstance(case.body, dict) and case.operation.label == "POST /jobs" and self._mostly():
+            case.body.pop("requires", None)
+            case.body.pop("agent", None)
+
+    def _tokens(self, case: Case[Any]) -> tuple[bool, dict[str, str]]:
+        """A good token for most requests, and for the others one of the other role, a wrong one or none."""
+        tokens = {"bot": self._broker.bot_token, "worker": self._broker.worker_token}
+        roles = self._roles[case.operation.label]
+        if not roles:
+            return False, {}
+        role = self._random.choice(roles)
+        if self._random.random() < _AUTHENTICATED:
+            return True, {f"X-{role.title()}-Token": tokens[role]}
+        others = [token for other, token in tokens.items() if other not in roles]
+        return False, {f"X-{role.title()}-Token": self._random.choice(["", "wrong", *others])}
+
+    def _learn(self, case: Case[Any], answer: dict[str, Any]) -> None:
+        """Remember the jobs and leases that an answer names."""
+        if case.operation.label == "POST /jobs":
+            self._ids.append(answer["id"])
+        if case.operation.label == "GET /jobs/next" and answer["job"] and answer["job"]["worker_id"]:
+            self._leases.append(answer["job"])
+
+    def _mostly(self) -> bool:
+        return self._random.random() < 0.8
+
+
+def _strategies(document: dict[str, Any]) -> Iterator[SearchStrategy[Case[Any]]]:
+    """Well formed and badly formed requests of each call."""
+    for result in schemathesis.openapi.from_dict(document).get_all_operations():
+        assert isinstance(result, Ok)
+        operation = result.ok()
+        yield operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        # Of a request that may have nothing in it there is none that is badly formed.
+        if list(operation.iter_parameters()) or operation.body:
+            yield operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
