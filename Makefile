@@ -1,6 +1,6 @@
 # The same commands for people and for CI. `make up` and `make test` need nothing before them.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status shell test bench check fmt lock reference
+.PHONY: help setup up down status shell test bench soak check fmt lock reference
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=OPENCLAW_LAB,XDG_CACHE_HOME,CI)
 FLEET := $(SUDO) .venv/bin/fleet --lab
