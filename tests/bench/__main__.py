@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
     from tests.bench.site import Converged
 
-# What judges site.yml's hosts in CI judges the script's here.
-_ACCEPTANCE = ("tests/acceptance/test_hosts.py",)
-_ROLES = ("broker", "runner")
+# What judges site.yml's hosts in CI judges the script's here, save what is about a scenario's own variables.
+_CHECKS = {
+    "roles": tuple(f"roles/{role}/molecule/default/tests/test_default.py" for role in ("broker", "runner")),
+    "hosts": ("tests/acceptance/test_hosts.py",),
+}
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
@@ -102,14 +104,11 @@ def check(results: Path) -> None:
     fleet = TestFleet(PURPOSE)
     listed = fleet.lab.lab.inventory
     environment = {**fleet.environment, **inventory.environment(), "LAB_INVENTORY": str(listed)}
-    for name, tests in {
-        "roles": [f"--ansible-inventory={listed}", *(f"roles/{role}/molecule/default/tests" for role in _ROLES)],
-        "hosts": [*_ACCEPTANCE],
-    }.items():
+    for name, tests in _CHECKS.items():
         log = results / f"check-{name}.log"
         with log.open("w") as output:
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests],
+                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--ansible-inventory={listed}", *tests],
                 cwd=PROJECT,
                 env={**environment, CONVERGED: PURPOSE},
                 stdin=subprocess.DEVNULL,

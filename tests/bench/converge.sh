@@ -28,7 +28,7 @@ prepare() {
 }
 
 deliver() {
-  grep -wf "$1.tokenless" tokens | reach "$1" "sudo sh -c '
+  sed 's/.*/^& /' "$1.tokenless" | grep -f - tokens | reach "$1" "sudo sh -c '
     umask 077
     while read -r agent token; do
       cd /etc/openclaw/agents/\$agent
