@@ -65,6 +65,7 @@ def run(rule: str, test: str) -> Outcomes:
     """Run tests of the suite on the reference, without this rule if one is given."""
     command = [sys.executable, "-m", "tests.contract.reference", *(["--without", rule] if rule else [])]
     os.environ["CONTRACT_COMMAND"] = shlex.join(command)
+    os.environ.pop("CONTRACT_URL", None)
     outcomes = Outcomes()
     with contextlib.redirect_stdout(io.StringIO()) as output:
         code = pytest.main([*_OPTIONS, str(_HERE / test)], plugins=[outcomes])
