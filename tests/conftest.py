@@ -50,5 +50,17 @@ class Areas:
             write(f"CI must not skip in: {', '.join(self.skipped_in_lab())}", red=True)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what may run beside what (pytest-xdist): labs one after the other, of the rest each file apart.
+
+    A test that looks for what a lab left on the machine must not meet another lab.
+    """
+    for item in items:
+        file = item.path.relative_to(_TESTS)
+        lane = "lab" if file.parts[0] in _LAB_AREAS else str(file)
+        item.add_marker(pytest.mark.xdist_group(lane))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Areas())
