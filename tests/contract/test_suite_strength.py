@@ -31,11 +31,10 @@ _OURS = (
     "test_tokens.py::test_check_prints_the_version",
 )
 _FILES = sorted(path.name for path in _HERE.glob("test_*.py") if path != Path(__file__) and path.name not in _OURS)
-# A leak of a test that failed before is not what the next one is about.
+# A leak of a test that failed before is not what the next one is about; and a fault may let a test run for ever.
 _OPTIONS = [
-    "-qx",
-    "--tb=short",
-    *(f"-pno:{name}" for name in ("cacheprovider", "unraisableexception", "threadexception")),
+    *("-qx", "--tb=short", "-pno:cacheprovider", "-pno:unraisableexception", "-pno:threadexception"),
+    *("-ofaulthandler_timeout=60", "-ofaulthandler_exit_on_timeout=true"),
 ]
 # Most of the time is spent waiting, so there are more than this machine may have cores.
 _PROCESSES = 4
