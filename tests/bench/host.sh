@@ -3,6 +3,7 @@
 #
 #   role          broker or runner
 #   release       name and SHA-256 of the release in release.tgz
+#   packages      names for apt-get install
 #   settings.tar  configuration files and units, as they belong below /
 #   agents        name, memory, cpu, tasks and disk of each agent, a line each
 #
@@ -13,16 +14,10 @@ role=$(cat role)
 read -r name sha256 < release
 release=/opt/openclaw/releases/$role/$name
 
-case $role in
-  broker) packages= ;;
-  runner) packages="bubblewrap e2fsprogs" ;;
-esac
-
 install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
-  # shellcheck disable=SC2086  # names, one word each
-  apt-get install -qq -y --no-install-recommends nftables sudo unattended-upgrades $packages
+  xargs apt-get install -qq -y --no-install-recommends < packages
 }
 
 install_release() {
@@ -46,9 +41,12 @@ secure() {
   systemctl daemon-reload
   run openclaw-firewall.service
   sshd -t
-  systemctl restart ssh.service systemd-journald.service
-  for timer in apt-daily.timer apt-daily-upgrade.timer; do
-    [ "$(systemctl is-enabled $timer)" = masked ] || run $timer
+  systemctl restart ssh.service systemd-journald.service systemd-sysctl.service
+  for unit in apt-daily.timer apt-daily-upgrade.timer systemd-timesyncd.service; do
+    case "$(systemctl is-enabled $unit 2> /dev/null)" in
+      masked | not-found | '') ;; # the administrator's decision, or none of this host's
+      *) run $unit ;;
+    esac
   done
 }
 

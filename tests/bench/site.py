@@ -36,6 +36,8 @@ cd /
 { grep -rlI 'Managed by Ansible' etc usr/local; find etc/openclaw -type d; } |
   grep -v '/user[-@][0-9][0-9]*[.]' | tar -c --no-recursion -T -
 """
+# The names that Ansible gave to apt.
+_PACKAGES = "sed -n 's/^Commandline: apt-get .* install -- //p' /var/log/apt/history.log"
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Site:
             mine = folder / machine.name
             mine.mkdir(parents=True)
             (mine / "role").write_text(f"{machine.spec.group}\n")
+            (mine / "packages").write_bytes(self._root(machine, _PACKAGES))
             (mine / "settings.tar").write_bytes(self._root(machine, _COLLECT))
             release = self._root(machine, f"ls /opt/openclaw/releases/{machine.spec.group}").decode().strip()
             [archive] = (folders.cache() / "artefacts").glob(f"{machine.spec.group}-{release}-*.tgz")
