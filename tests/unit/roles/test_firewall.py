@@ -17,7 +17,10 @@ def rules(allow: list[dict[str, Any]]) -> list[str]:
     environment = jinja2.Environment(
         loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=True
     )
-    text = environment.get_template("firewall.nft.j2").render(base_firewall_allow=allow, _base_ssh_ports=["22"])
+    environment.filters["bool"] = bool
+    text = environment.get_template("firewall.nft.j2").render(
+        base_firewall_allow=allow, base_firewall_forward=False, _base_ssh_ports=["22"]
+    )
     lines = [line.strip() for line in text.splitlines()]
     return lines[lines.index("tcp dport { 22 } accept") + 1 : lines.index("counter")]
 
