@@ -80,19 +80,37 @@ class ReleaseError(Exception):
     """A release cannot be installed."""
 
 
+MANIFESTS = ("MANIFEST", "COMPILED")
+
+
 def intact(release: Path) -> bool:
-    """Whether the release is there, nobody may write to it, and every file in its manifest has its checksum."""
+    """Whether the release is there, nobody may write to it, and its files are those of its manifests, unchanged."""
     statuses = [path.lstat() for path in (release, *release.rglob("*")) if path.exists()]
     if any(status.st_mode & 0o222 or status.st_uid != os.geteuid() for status in statuses):
         return False
     try:
-        for line in (release / "MANIFEST").read_text().splitlines():
-            checksum, name = line.split("  ", 1)
-            if hashlib.sha256((release / name).read_bytes()).hexdigest() != checksum:
-                return False
-    except FileNotFoundError:
+        listed = checksums("".join((release / manifest).read_text() for manifest in MANIFESTS))
+        found = {str(path.relative_to(release)) for path in release.rglob("*") if not path.is_dir()}
+        if found != {*listed, *MANIFESTS}:
+            return False
+        return all(checksum(release / name) == wanted for name, wanted in listed.items())
+    except (FileNotFoundError, ValueError):
         return False
-    return True
+
+
+def checksum(path: Path) -> str:
+    """Return the file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def checksums(manifest: str) -> dict[str, str]:
+    """Return the checksums of a manifest by the file's name.
+
+    Raises:
+        ValueError: A line is none of a manifest's.
+    """
+    lines = [line.split("  ", 1) for line in manifest.splitlines()]
+    return {name: wanted for wanted, name in lines}
 
 
 def unpack(archive: Path, sha256: str, folder: Path) -> None:
@@ -101,7 +119,7 @@ def unpack(archive: Path, sha256: str, folder: Path) -> None:
     Raises:
         ReleaseError: Its checksum is another, or a member is not a plain file below the folder.
     """
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
+    if checksum(archive) != sha256:
         raise ReleaseError(f"{archive}: has not the checksum {sha256}; it was damaged on the way, run again.")
     with tarfile.open(archive) as opened:
         for member in opened:
@@ -126,7 +144,7 @@ def install(root: Path, name: str, archive: Path, sha256: str) -> None:
     """Make the release appear whole or not at all.
 
     Raises:
-        ReleaseError: The archive is not what was asked for.
+        ReleaseError: The archive is not what was asked for, or the disk does not give back what was written to it.
     """
     release, partial, damaged = root / name, root / f"{name}.partial", root / f"{name}.damaged"
     for leftover in (partial, damaged):
@@ -141,13 +159,17 @@ def install(root: Path, name: str, archive: Path, sha256: str) -> None:
         prependdir=str(release),
         invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
     )
-    for path in sorted(partial.rglob("*"), reverse=True):
+    compiled = sorted(partial.rglob("*.pyc"))
+    lines = [f"{checksum(path)}  {path.relative_to(partial)}\n" for path in compiled]
+    (partial / "COMPILED").write_text("".join(lines))
+    for path in (*compiled, partial / "COMPILED"):
+        path.chmod(0o444)
+    for path in (*partial.rglob("*"), partial):
         if path.is_dir():
             path.chmod(0o555)
-        elif path.suffix == ".pyc":
-            path.chmod(0o444)
-    partial.chmod(0o555)
     os.sync()
+    if not intact(partial):
+        raise ReleaseError(f"{partial}: what is on the disk is not what was unpacked; look at the disk, and run again.")
     if release.exists():
         release.rename(damaged)
     partial.rename(release)

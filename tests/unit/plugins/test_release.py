@@ -114,17 +114,68 @@ def test_a_release_that_is_somebody_elses_is_replaced(tmp_path: Path, install: I
     assert file.stat().st_uid == 0
 
 
-@pytest.mark.parametrize("damage", ["edit", "remove"])
+def flip(file: Path) -> None:
+    """Change one bit in the middle of a file, and nothing else."""
+    mode, content = file.stat().st_mode, bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    file.chmod(mode)
+
+
+def next_release(tmp_path: Path, install: Install) -> dict[str, Any]:
+    """Install 1-a, and return the parameters that would install 1-b over it."""
+    install("1-a")
+    install("1-b", src=False)
+    archive = tmp_path / "1-b.tgz"
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    places = {"root": str(tmp_path / "releases"), "links": [str(tmp_path / "app")], "src": str(archive)}
+    return {"name": "1-b", "sha256": sha256, "protect": [], "keep": 3, **places}
+
+
+def test_a_flipped_bit_in_the_archive_is_refused_and_nothing_switches(tmp_path: Path, install: Install) -> None:
+    params = next_release(tmp_path, install)
+    flip(tmp_path / "1-b.tgz")
+
+    with pytest.raises(release.ReleaseError, match="checksum"):
+        release.run(params, check_mode=False)
+    assert current(tmp_path) == "1-a"
+    assert not (tmp_path / "releases/1-b").exists()
+
+
+@pytest.mark.parametrize("file", ["lib/app/__init__.py", "lib/app/__pycache__/__init__.*.pyc", "bin/app"])
+def test_a_flipped_bit_on_the_way_to_the_disk_is_found_before_the_switch(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    params = next_release(tmp_path, install)
+
+    def disk_loses_a_bit() -> None:
+        for path in tmp_path.glob(f"releases/1-b.partial/{file}"):
+            flip(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sync", disk_loses_a_bit)
+        with pytest.raises(release.ReleaseError, match="not what was unpacked"):
+            release.run(params, check_mode=False)
+    assert current(tmp_path) == "1-a"
+    assert not (tmp_path / "releases/1-b").exists()
+    release.run(params, check_mode=False)
+    assert current(tmp_path) == "1-b"
+
+
+@pytest.mark.parametrize("damage", ["edit", "remove", "add", "compiled"])
 def test_a_damaged_release_is_missing_and_is_replaced(tmp_path: Path, install: Install, damage: str) -> None:
     install()
     file = tmp_path / "releases/1-a/lib/app/__init__.py"
     file.parent.chmod(0o755)
     if damage == "edit":
-        file.chmod(0o644)
-        file.write_text("NAME = 'other'\n")
-        file.chmod(0o444)
-    else:
+        flip(file)
+    elif damage == "remove":
         file.unlink()
+    elif damage == "add":
+        (file.parent / "more.py").touch(mode=0o444)
+    else:
+        flip(next(file.parent.glob("__pycache__/*.pyc")))
     file.parent.chmod(0o555)
 
     assert install(src=False)["missing"] is True
