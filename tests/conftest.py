@@ -16,16 +16,19 @@ _OUTCOMES = ("passed", "failed", "skipped")
 
 
 class Areas:
-    """Counts outcomes and seconds by area: the first folder below tests/."""
+    """Counts outcomes and seconds by area: the first folder below tests/. Shows what tests recorded as "note"."""
 
     def __init__(self) -> None:
         self.outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.excused: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.notes: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         area = Path(report.nodeid.partition("::")[0]).parts[1]
         self.seconds[area] += report.duration
+        if report.when == "call":
+            self.notes += [f"{area}: {value}" for name, value in report.user_properties if name == "note"]
         if report.when == "call" or report.outcome != "passed":
             self.outcomes[area][report.outcome] += 1
         if report.skipped and CGROUP_V2_ONLY in str(report.longrepr):
@@ -46,6 +49,8 @@ class Areas:
         for area in sorted(self.outcomes):
             counts = " · ".join(f"{self.outcomes[area][outcome]:7}" for outcome in _OUTCOMES)
             write(f"{area:<11} · {counts} · {self.seconds[area]:7.1f}")
+        for note in self.notes:
+            write(note)
         if os.environ.get("CI") and self.skipped_in_lab():
             write(f"CI must not skip in: {', '.join(self.skipped_in_lab())}", red=True)
 

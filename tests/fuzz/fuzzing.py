@@ -16,7 +16,7 @@ from schemathesis import GenerationMode, checks
 from schemathesis.core.result import Ok
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hypothesis.strategies import SearchStrategy
     from schemathesis import Case
@@ -57,7 +57,7 @@ class Fuzz:
         self._random = random.Random(number)
         self._session = requests.Session()
         self._ids: deque[str] = deque(maxlen=20)
-        self._leases: deque[dict[str, Any]] = deque(maxlen=20)
+        self._leases: deque[dict[str, Any]] = deque(maxlen=5)
         self._deadline = 0.0
         document = deepcopy(broker.document.document)
         # Tokens are given here: of a call that it knows to need one, Schemathesis would take some away again.
@@ -70,16 +70,16 @@ class Fuzz:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.authenticated = 0
 
-    def run(self, seconds: float) -> None:
-        """Send requests for so long; raises for the first answer that the document does not promise."""
+    def run(self, seconds: float, *, enough: Callable[[], bool] = lambda: False) -> None:
+        """Send requests for so long, or until it is enough; raises for an answer that the document does not promise."""
         self._deadline = time.monotonic() + seconds
-        number = 0
-        while time.monotonic() < self._deadline:
-            self._round(number)
-            number += 1
+        while time.monotonic() < self._deadline and not enough():
+            self._round()
 
-    def _round(self, number: int) -> None:
-        @seed(self._seed + number)
+    def _round(self) -> None:
+        self._seed += 1
+
+        @seed(self._seed)
         @_SETTINGS
         @given(self._cases)
         def example(case: Case[Any]) -> None:
@@ -96,6 +96,10 @@ class Fuzz:
     def count(self) -> int:
         """How many requests were sent."""
         return sum(self.requests.values())
+
+    def succeeded(self) -> set[str]:
+        """The calls that were answered with 200."""
+        return {call for call, status in self.requests if status == 200}
 
     def summary(self) -> str:
         """What was sent and answered, in words."""
