@@ -4,19 +4,53 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fleet import inventory
 from tests.support.lab import PROJECT, missing
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
 _SECONDS = 900
+# A scenario waits on one host at a time, so two of them fill a small machine; each has a lab of its own.
+_AT_ONCE = 2
 _SCENARIOS = sorted(path.parent for path in PROJECT.glob("roles/*/molecule/*/molecule.yml"))
+
+Runs = dict[Path, "Future[subprocess.CompletedProcess[str]]"]
 
 
 def _title(scenario: Path) -> str:
     return f"{scenario.parts[-3]}-{scenario.name}"
+
+
+def _run(scenario: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("molecule")), "test", "--scenario-name", scenario.name],
+        cwd=scenario.parents[1],
+        env={**inventory.environment(), "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
+    """Start the scenarios of all tests that were asked for."""
+    if lacking := missing():
+        pytest.skip(lacking)
+    asked = {item.name for item in request.session.items}
+    wanted = [scenario for scenario in _SCENARIOS if f"test_scenario[{_title(scenario)}]" in asked]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield {scenario: pool.submit(_run, scenario) for scenario in wanted}
 
 
 @pytest.mark.parametrize("name", ["default", "alternative"])
@@ -26,18 +60,6 @@ def test_every_role_has_the_scenario(name: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", _SCENARIOS, ids=_title)
-def test_scenario(scenario: Path) -> None:
-    if lacking := missing():
-        pytest.skip(lacking)
-    programs = Path(sys.executable).parent
-    done = subprocess.run(
-        [str(programs / "molecule"), "test", "--scenario-name", scenario.name],
-        cwd=scenario.parents[1],
-        env={**inventory.environment(), "NO_COLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
+def test_scenario(runs: Runs, scenario: Path) -> None:
+    done = runs[scenario].result()
     assert done.returncode == 0, done.stdout[-8000:]

@@ -144,7 +144,7 @@ def test_one_job_too_many_in_a_minute_is_refused(root: Host, bot: str) -> None:
 def test_a_job_without_heartbeats_is_handed_on(root: Host, bot: str) -> None:
     submit(root, bot)
     first = claim(root, "silent")
-    second = claim(root, "other", wait=10)
+    second = claim(root, "other", wait=20)
     assert first is not None
     assert second is not None
 
