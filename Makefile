@@ -30,7 +30,8 @@ test: check ## Run every test: units, contracts, roles, a fleet
 bench: setup ## Time site.yml beside a shell script that does the same
 	@$(SUDO) .venv/bin/python -m tests.bench
 
-soak: setup ## Try for long to break it: 20 minutes of fuzz
+soak: setup ## Try for long to break it: 10 minutes of faults (SECONDS, SEED), 20 of fuzz
+	@$(SUDO) .venv/bin/python -m tests.faults.soak --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-1200} .venv/bin/pytest tests/fuzz
 
 check: setup ## Lint and type-check everything

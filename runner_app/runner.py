@@ -96,6 +96,7 @@ class Runner:
                 if not told:
                     await self._services.client.held(self._journal.leases())
                     told = True
+                    _log.info("the broker knows what is held")
                 await self._free_slot()
                 asked = _now()
                 job = await self._services.client.next_job(_LONG_POLL_SECONDS)

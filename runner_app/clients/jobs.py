@@ -3,6 +3,7 @@
 import asyncio
 import http
 import json
+import logging
 import socket
 import ssl
 import struct
@@ -30,6 +31,7 @@ _SOCKET_OPTIONS: list[tuple[int, int, Any]] = [
         if hasattr(socket, name)
     ),
 ]
+_log = logging.getLogger(__name__)
 _SPOKEN = 300  # characters of a broker's error text that are worth repeating
 
 
@@ -196,6 +198,7 @@ class JobsClient:
         if self._broken:
             self._broken = False
             self.doubt.set()
+            _log.info("the broker answers again")
 
     async def _call(self, method: str, path: str, *, again: bool = True, **options: Any) -> dict[str, Any]:
         try:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.stand import LEASE_SECONDS, Stand
-from tests.support.fleet import TestFleet
+from tests.faults.stand import LEASE_SECONDS, Stand, deployed
 from tests.support.lab import missing
 
 if TYPE_CHECKING:
@@ -18,19 +17,8 @@ if TYPE_CHECKING:
 def _stand() -> Iterator[Stand]:
     if lacking := missing():
         pytest.skip(lacking)
-    fleet = TestFleet("test-faults")
-    fleet.lab.run("down")
-    try:
-        up = fleet.fleet("up", timeout=900)
-        assert up.returncode == 0, up.stdout + up.stderr
-        setting = f"sed -i s/^LEASE_SECONDS=.*/LEASE_SECONDS={LEASE_SECONDS}/ /etc/openclaw/broker.env"
-        fleet.host("broker-1").run_expect([0], f"{setting} && systemctl restart openclaw-broker")
-        with fleet.token("bot", "faults") as token:
-            stand = Stand(fleet, token)
-            yield stand
-            stand.bot.close()
-    finally:
-        fleet.lab.run("down")
+    with deployed("test-faults", LEASE_SECONDS) as stand:
+        yield stand
 
 
 @pytest.fixture

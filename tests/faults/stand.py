@@ -10,17 +10,17 @@ import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
 from lab import cgroups
+from tests.support.fleet import TestFleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lab.machines import Machine
-    from tests.support.fleet import TestFleet
 
 LEASE_SECONDS = 15
 _SETTLE_SECONDS = 45.0
@@ -35,6 +35,14 @@ def until(happened: Callable[[], Any], what: str, seconds: float = _SETTLE_SECON
         assert time.monotonic() < deadline, f"not in {seconds:g} s: {what}"
         time.sleep(0.02)
     return value
+
+
+class Line(NamedTuple):
+    """A line of a host's log: seconds since the epoch, the writer's user id, the text."""
+
+    time: float
+    uid: str
+    text: str
 
 
 class Agent:
@@ -116,6 +124,12 @@ class Stand:
 
         return dict(until(look, f"the end of job {job}", seconds))
 
+    def log(self, machine: Machine, unit: str, since: float) -> list[Line]:
+        """What a unit logged on a host."""
+        found = machine.ssh(f"sudo journalctl {unit} --since=@{since:.0f} -o json --output-fields=MESSAGE,_UID")
+        records = map(json.loads, found.splitlines())
+        return [Line(int(r["__REALTIME_TIMESTAMP"]) / 1e6, r.get("_UID", ""), str(r["MESSAGE"])) for r in records]
+
     def answers(self) -> bool:
         """Whether the broker answers."""
         with suppress(httpx.TransportError):
@@ -133,6 +147,24 @@ class Stand:
         until(self.answers, "the broker answers")
         for agent in self.agents.values():
             until(partial(getattr, agent, "runner"), f"the runner of {agent.name} runs")
+
+
+@contextmanager
+def deployed(purpose: str, lease_seconds: int) -> Iterator[Stand]:
+    """A fleet with leases of that length, on a lab that is taken down afterwards."""
+    fleet = TestFleet(purpose)
+    fleet.lab.run("down")
+    try:
+        up = fleet.fleet("up", timeout=900)
+        assert up.returncode == 0, up.stdout + up.stderr
+        setting = f"sed -i s/^LEASE_SECONDS=.*/LEASE_SECONDS={lease_seconds}/ /etc/openclaw/broker.env"
+        fleet.host("broker-1").run_expect([0], f"{setting} && systemctl restart openclaw-broker")
+        with fleet.token("bot", "faults") as token:
+            stand = Stand(fleet, token)
+            yield stand
+            stand.bot.close()
+    finally:
+        fleet.lab.run("down")
 
 
 @contextmanager
