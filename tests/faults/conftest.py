@@ -1,4 +1,4 @@
-"""One fleet for all tests of this folder, with leases short enough to see them run out."""
+"""One fleet for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.stand import LEASE_SECONDS, Stand, deployed
+from tests.faults.stand import Stand, deployed
 from tests.support.lab import missing
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def _stand() -> Iterator[Stand]:
     if lacking := missing():
         pytest.skip(lacking)
-    with deployed("test-faults", LEASE_SECONDS) as stand:
+    with deployed("test-faults") as stand:
         yield stand
 
 

@@ -1,7 +1,7 @@
 """What was promised and what was done, written down by those who know it.
 
 The submitting side notes each job that the broker acknowledged, and syncs before it counts it. The jobs themselves note
-when they start, every 0.1 s while they run, and when they end, each line synced. From both follows:
+when they start, every 0.2 s while they run, and when they end, and sync the first line and the last. From both follows:
 
 lost
     A job that was acknowledged and is not there, or is said to be done and noted no end.
@@ -25,28 +25,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    import httpx
-
 # A run is named by the moment it began. `sync FILE` is fsync(2).
 _SCRIPT = """
 now() {{ read -r up rest < /proc/uptime; echo "$up"; }}
-note() {{ echo "$1 $OPENCLAW_JOB_ID $run $(now)" >> {file}; sync {file}; }}
+note() {{ echo "$1 $OPENCLAW_JOB_ID $run $(now)" >> {file}; }}
 run=$(now)-$RANDOM
-note start
+note start; sync {file}
 {body}
-note end
+note end; sync {file}
 """
 _FILE = "ledger"
 
 
 def script(seconds: float) -> str:
     """A job that keeps the ledger for that long."""
-    return _SCRIPT.format(file=_FILE, body=f"for tick in $(seq {round(seconds * 10)}); do sleep 0.1; note tick; done")
+    return _SCRIPT.format(file=_FILE, body=f"for tick in $(seq {round(seconds * 5)}); do sleep 0.2; note tick; done")
 
 
 def script_until(go: str) -> str:
     """A job that keeps the ledger until a file of that name is in its workspace."""
-    return _SCRIPT.format(file=_FILE, body=f"until [ -e {go} ]; do sleep 0.1; note tick; done")
+    return _SCRIPT.format(file=_FILE, body=f"until [ -e {go} ]; do sleep 0.2; note tick; done")
 
 
 @dataclass
@@ -126,19 +124,16 @@ class Audit:
     stuck: list[str] = field(default_factory=list)
 
 
-def audit(ids: Iterable[str], book: Book, bot: httpx.Client, excused: frozenset[str] = frozenset()) -> Audit:
+def audit(statuses: dict[str, str | None], book: Book, excused: frozenset[str] = frozenset()) -> Audit:
     """Hold the broker's word and the jobs' ledgers against what was promised.
 
     Args:
-        ids: The acknowledged jobs.
-        book: What the jobs wrote.
-        bot: A client of the broker.
+        statuses: What the broker said of each acknowledged job; None where it did not know it.
+        book: What the jobs wrote, read after that.
         excused: Jobs that may have ended twice, because of what is said above.
     """
     found = Audit()
-    for job_id in ids:
-        answer = bot.get(f"/jobs/{job_id}")
-        status = answer.json()["status"] if answer.is_success else None
+    for job_id, status in statuses.items():
         if status is None or (status == "done" and not book.ends(job_id)):
             found.lost.append(job_id)
         elif status in {"queued", "running"}:

@@ -24,7 +24,7 @@ import httpx
 
 from lab.machines import Direction
 from tests.faults.ledger import Acknowledged, Audit, Book, audit, script
-from tests.faults.stand import LEASE_SECONDS, deployed, kill, until
+from tests.faults.stand import deployed, inside, kill, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from tests.faults.stand import Agent, Stand
 
 MOST_UNHELD_SECONDS = 2.0
+_LEASE_SECONDS = 30
 _SUBMITTERS = 2
-_PAUSE = (0.1, 0.6)  # between two submissions of one submitter
+_PAUSE = (0.2, 1.2)  # between two submissions of one submitter
 _JOB = (0.2, 3.0)
 _CALM = (0.5, 2.5)  # between two faults
 _FAULT = (0.5, 5.0)  # shorter than what a lease has left: a lost one would be another story
-_SETTLE_SECONDS = 120.0
+_SETTLE_SECONDS = 180.0
 _SUCCESSES = ("the broker answers again", "the broker knows what is held")
 
 
@@ -73,6 +74,7 @@ class Soak:
 
     def __init__(self, stand: Stand, seed: int, folder: Path) -> None:
         self._stand = stand
+        stand.lease(_LEASE_SECONDS)
         self._dice = random.Random(seed)
         self._acknowledged = Acknowledged(folder / "acknowledged")
         self._stop = threading.Event()
@@ -122,9 +124,11 @@ class Soak:
         deadline = time.monotonic() + _SETTLE_SECONDS
         while time.monotonic() < deadline and any(self._unfinished()):
             time.sleep(0.5)
+        answers = {job: self._stand.bot.get(f"/jobs/{job}") for job in ids}
+        statuses = {job: answer.json()["status"] if answer.is_success else None for job, answer in answers.items()}
         book = Book.read(agent.workspace for agent in self._stand.agents.values())
         self._report.jobs = len(ids)
-        self._report.audit = audit(ids, book, self._stand.bot, self._excused())
+        self._report.audit = audit(statuses, book, self._excused())
         self._report.unheld = self._longest_unheld()
         self._acknowledged.close()
         return self._report
@@ -194,7 +198,7 @@ class Soak:
 
     def _hang(self) -> str:
         agent = self._agent()
-        agent.machine.hang(_inside(until(lambda: agent.runner, "a runner")))
+        agent.machine.hang(inside(until(lambda: agent.runner, "a runner")))
         time.sleep(self._dice.uniform(*_FAULT))
         agent.machine.resume()
         self._report.hangs += 1
@@ -206,18 +210,13 @@ class Soak:
         return ""
 
 
-def _inside(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[2])
-
-
 def main() -> int:
     """Deploy a fleet, soak it, print the report."""
     parser = argparse.ArgumentParser(prog="make soak", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    with deployed("soak", LEASE_SECONDS) as stand, tempfile.TemporaryDirectory(prefix="soak-") as folder:
+    with deployed("soak") as stand, tempfile.TemporaryDirectory(prefix="soak-") as folder:
         report = Soak(stand, options.seed, Path(folder)).run(options.seconds)
     print(f"seed {options.seed}: {report}")
     return 0 if report.is_good else 1

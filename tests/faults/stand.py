@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from lab.machines import Machine
 
-LEASE_SECONDS = 15
 _SETTLE_SECONDS = 45.0
 _JOB_SECONDS = 90  # that of a test that failed shall not be in the way of the others for longer
 _STATE = ".local/state/openclaw-runner/jobs"
@@ -94,6 +93,8 @@ class Stand:
     def __init__(self, fleet: TestFleet, token: str) -> None:
         self.fleet = fleet
         self.bot = httpx.Client(base_url=fleet.url, headers={"X-Bot-Token": token}, timeout=30, trust_env=False)
+        self.token = token
+        self._lease = 0
         self.broker_host = fleet.lab.machine("broker-1")
         nodes = {"agent1": "agents-1", "agent2": "agents-1", "agent3": "agents-2"}
         self.agents = {name: Agent(name, fleet.lab.machine(node)) for name, node in nodes.items()}
@@ -103,8 +104,8 @@ class Stand:
         """The broker's process, by this machine's id."""
         return _find(self.broker_host, "broker_app", "serve", None)
 
-    def submit(self, agent: str, script: str, **more: Any) -> str:
-        """Queue a job for an agent that keeps the ledger."""
+    def submit(self, agent: str | None, script: str, **more: Any) -> str:
+        """Queue a job that keeps the ledger, for an agent or for any."""
         payload = json.dumps({"argv": ["bash", "-c", script], "timeout": _JOB_SECONDS * 1000})
         body = {"command": "exec", "payload": payload, "agent": agent, **more}
         return str(self.bot.post("/jobs", json=body).raise_for_status().json()["id"])
@@ -130,6 +131,13 @@ class Stand:
         records = map(json.loads, found.splitlines())
         return [Line(int(r["__REALTIME_TIMESTAMP"]) / 1e6, r.get("_UID", ""), str(r["MESSAGE"])) for r in records]
 
+    def lease(self, seconds: int) -> None:
+        """Have the broker give jobs that are submitted from now on leases of that length."""
+        if seconds != self._lease:
+            setting = f"sudo sed -i s/^LEASE_SECONDS=.*/LEASE_SECONDS={seconds}/ /etc/openclaw/broker.env"
+            self.broker_host.ssh(f"{setting} && sudo systemctl restart openclaw-broker")
+            self._lease = seconds
+
     def answers(self) -> bool:
         """Whether the broker answers."""
         with suppress(httpx.TransportError):
@@ -150,15 +158,13 @@ class Stand:
 
 
 @contextmanager
-def deployed(purpose: str, lease_seconds: int) -> Iterator[Stand]:
-    """A fleet with leases of that length, on a lab that is taken down afterwards."""
+def deployed(purpose: str) -> Iterator[Stand]:
+    """A fleet on a lab that is taken down afterwards."""
     fleet = TestFleet(purpose)
     fleet.lab.run("down")
     try:
         up = fleet.fleet("up", timeout=900)
         assert up.returncode == 0, up.stdout + up.stderr
-        setting = f"sed -i s/^LEASE_SECONDS=.*/LEASE_SECONDS={lease_seconds}/ /etc/openclaw/broker.env"
-        fleet.host("broker-1").run_expect([0], f"{setting} && systemctl restart openclaw-broker")
         with fleet.token("bot", "faults") as token:
             stand = Stand(fleet, token)
             yield stand
@@ -168,30 +174,31 @@ def deployed(purpose: str, lease_seconds: int) -> Iterator[Stand]:
 
 
 @contextmanager
-def stopped_after(pid: int, call: str) -> Iterator[Callable[[], bool]]:
+def stopped_after(pid: int, call: str, log: Path) -> Iterator[Callable[[], bool]]:
     """Have a process stop after its next call of a system call; it goes on, where it lives, when the context ends.
 
     Yields:
         What says whether it has stopped.
     """
     inject = f"inject={call}:signal=SIGSTOP:when=1"
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-q", "-e", f"trace={call}", "-e", inject, "-p", str(pid)], stderr=subprocess.DEVNULL
-    )
+    tracer = subprocess.Popen(["strace", "-f", "-e", f"trace={call}", "-e", inject, "-o", str(log), "-p", str(pid)])
+
+    def has_stopped() -> bool:
+        if "stopped by SIGSTOP" not in log.read_text():
+            return False
+        # Without strace: it stays stopped, and is dead at once when it is killed.
+        tracer.terminate()
+        tracer.wait(10)
+        return True
+
     try:
         until(lambda: _status(pid, "TracerPid") == str(tracer.pid), "strace is attached", 10)
-        yield lambda: _status(pid, "State")[:1] in {"t", "T"} and _leave(tracer)
+        yield has_stopped
     finally:
-        _leave(tracer)
+        tracer.terminate()
+        tracer.wait(10)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
-
-
-def _leave(tracer: subprocess.Popen[bytes]) -> bool:
-    """End strace, which leaves a stopped process stopped, and one that is killed later dead at once."""
-    tracer.terminate()
-    tracer.wait(10)
-    return True
 
 
 def kill(pid: int | None) -> None:
@@ -209,6 +216,11 @@ def _find(machine: Machine, program: str, verb: str, uid: int | None) -> int | N
             if words[-4:] == ["-m", program, verb, ""] and uid in (None, folder.stat().st_uid):
                 return pid
     return None
+
+
+def inside(pid: int) -> int:
+    """The id that a process has on its host."""
+    return int(_status(pid, "NSpid").split()[1])
 
 
 def _status(pid: int, key: str) -> str:

@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 def test_random_faults_lose_and_double_nothing(stand: Stand, tmp_path: Path) -> None:
     report = Soak(stand, 4, tmp_path).run(60)
     print(report)
-    assert report.jobs > 50
+    assert report.jobs > 30
     assert report.kills > 3
     assert report.is_good, f"{report}: {report.audit}"
