@@ -52,7 +52,7 @@ _ATTEMPTS = {
     "read the runner's environment": Attempt("cat {target}", "/proc/{runner}/environ"),
     "read another job's output": Attempt("cat {target}", "{state}/jobs/{other_job}/stdout"),
     "read another job's /tmp": Attempt("cat {target} || cat /tmp/secret", "{workspace}/.tmp/{other_job}/secret"),
-    "change another job's /tmp": Attempt("mv {workspace}/.tmp {workspace}/moved", "{workspace}/.tmp/{other_job}"),
+    "change another job's /tmp": Attempt("mv -T {workspace}/.tmp {workspace}/moved$$", "{workspace}/.tmp/{other_job}"),
     "see its agent's home": Attempt("ls {target}", "{home}/.bashrc"),
     "see another user's home": Attempt("ls {target}", "/home/{neighbour}/.bashrc"),
     "see another's workspace": Attempt("ls {target}", "{neighbours_workspace}"),
@@ -73,7 +73,6 @@ _ATTEMPTS = {
     "write an authorized key": Attempt("mkdir {target}/.ssh; touch {target}/.ssh/{mark}", "{home}"),
     "write a program": Attempt("touch {target}/{mark}", "/usr/local/bin"),
     "write a release": Attempt("touch {target}/{mark}", "/opt/openclaw/agents/{agent}/current"),
-    "write to a shared /tmp": Attempt("touch {target}/{mark}; false", "/var/tmp"),  # noqa: S108
     # Processes.
     "see others' processes": Attempt("ls -d /proc/[0-9]* | sed -n '20p' | grep ."),
     "signal its runner": Attempt("kill -KILL {runner} || kill -STOP {runner}", "/proc/{runner}"),
@@ -193,7 +192,7 @@ def outcome(place: Place) -> dict[str, set[str]]:
             f"timeout 10 sh -c {shlex.quote(command)} > /dev/null 2>&1 && echo {shlex.quote(name)}"
             for name, command in commands.items()
         )
-        got = place.output(f"{script}\n:")
+        got = place.output(f"{script}\ntouch /tmp/{_MARK} /var/tmp/{_MARK}")
         alive = {**before, "another job": other["other_pid"]}
         hurt = {who for who, pid in alive.items() if place.root(f"ps -o stat= -p {pid} || echo gone")[0] not in "SRD"}
         # Everything that it can signal, at last.
@@ -264,7 +263,7 @@ def test_a_job_finds_names(place: Place) -> None:
 
 
 _FILL = r"""
-for where in . /tmp /var/tmp /dev/shm; do
+for where in . /tmp /var/tmp; do
   head -c 2G /dev/zero > $where/fill 2> /dev/null
 done
 python3 -c '
@@ -273,7 +272,7 @@ while True:
     open(f"n{n}", "w").write("x")
     n += 1
 ' 2> /dev/null
-fallocate --keep-size --length 4G /dev/stdout
+fallocate --keep-size --length 4G /dev/stdout && exit 9
 exit 1
 """
 _HOG = r"""
@@ -370,12 +369,15 @@ def test_a_job_cannot_fill_the_hosts_disk(place: Place) -> None:
     free = "df --output=avail -B1M / | tail -1"
     before = int(place.root(free))
     filled = place.run(_FILL)
-    assert filled["status"] == "failed"
-    assert before - int(place.root(free)) < 400
+    assert place.run("head -c 3G /dev/zero > /dev/shm/fill")["status"] == "failed"
+    assert filled["error"].startswith("exit code 1:"), filled["error"]
+    # The machine's disk is also others'; three times 2 GiB were tried.
+    assert before - int(place.root(free)) < 1500
     assert place.ping(place.agent)
     assert place.ping("agent2")
     if place.neighbour.startswith("agent"):
         place.root(f"runuser -u {place.neighbour} -- sh -c 'head -c 10M /dev/zero > ~/workspace/w && rm ~/workspace/w'")
+    place.submit("sleep 6")  # takes the last block for its /tmp
     assert "No space left" in place.run("head -c 1M /dev/zero > more")["error"]
     assert place.output("find . -name 'n*' -delete; rm -f fill more why; echo x > y && cat y && rm y") == "x\n"
 
