@@ -120,7 +120,7 @@ def test_an_endless_body_is_not_kept(own: Broker) -> None:
     with own.socket() as sock:
         sock.sendall(head.encode())
         flood(sock, b"2710\r\n" + b"x" * 10_000 + b"\r\n", 32 * MIB)
-    assert resident(own) - before < 4 * MIB
+        assert resident(own) - before < 4 * MIB
 
 
 def test_a_client_that_goes_in_the_middle_of_its_body_is_no_error_of_ours(own: Broker) -> None:

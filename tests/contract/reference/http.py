@@ -49,11 +49,11 @@ class Request:
 
     async def body(self, most: int) -> bytes:
         """Read the body, up to a size."""
-        body = b""
+        body = bytearray()
         size = int(self.headers.get("content-length", "0"))
         require(size <= most, 413, "request body too large")
         if "transfer-encoding" not in self.headers:
-            body = await self.reader.readexactly(size)
+            body += await self.reader.readexactly(size)
         while "transfer-encoding" in self.headers:
             size = int(await self.reader.readuntil(b"\r\n"), 16)
             body += (await self.reader.readexactly(size + 2))[:-2]
@@ -61,7 +61,7 @@ class Request:
             if size == 0:
                 break
         self.unread = False
-        return body
+        return bytes(body)
 
     @property
     def gone(self) -> bool:
