@@ -235,7 +235,8 @@ def test_net_forward(fleet: TestFleet, node: str) -> None:
     finally:
         neighbour.run_expect([0], "ip route delete 198.51.100.0/24")
         host.run_expect([0], "sysctl -q net.ipv4.ip_forward=0; ip link delete audit0; kill $(cat /run/audit-net.pid)")
-        host.run_expect([0], "systemctl restart openclaw-firewall")
+        # The kernel forgets its other settings when forwarding is switched.
+        host.run_expect([0], "systemctl restart openclaw-firewall systemd-sysctl")
 
 
 @BOTH_DEBIANS
