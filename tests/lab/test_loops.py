@@ -24,7 +24,7 @@ def _in_use() -> bool:
 def lab() -> Iterator[TestLab]:
     lab = TestLab("test-loops")
     lab.run("down")
-    lab.run("create", "h1:debian-13")
+    lab.run("create", "h1")
     yield lab
     lab.run("down")
 
