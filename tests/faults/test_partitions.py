@@ -1,0 +1,95 @@
+"""A runner that is cut off, or hangs, for less and for more than a lease."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from tests.faults.ledger import Book, Run, script_until
+from tests.faults.stand import inside, until
+
+if TYPE_CHECKING:
+    from tests.faults.stand import Agent, Stand
+
+_LEASE_SECONDS = 12
+_SCRIPT = script_until("go-$OPENCLAW_JOB_ID")
+
+
+def _runs(stand: Stand, job: str) -> list[Run]:
+    book = Book.read(agent.workspace for agent in stand.agents.values())
+    assert not book.overlapping(job)
+    return book.of(job)
+
+
+def _start(stand: Stand, agent: Agent | None) -> str:
+    stand.lease(_LEASE_SECONDS)
+    job = stand.submit(agent.name if agent else None, _SCRIPT)
+    until(lambda: _runs(stand, job), "the job's start")
+    return job
+
+
+def test_a_partition_shorter_than_the_lease_is_not_noticed(stand: Stand) -> None:
+    agent = stand.agents["agent3"]
+    job = _start(stand, agent)
+    agent.machine.cut()
+    time.sleep(_LEASE_SECONDS / 3)
+    agent.machine.heal()
+    agent.go(job)
+    done = stand.ended(job)
+    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 1, 1)
+
+
+def test_a_partition_longer_than_the_lease_ends_the_job_before_another_has_it(stand: Stand) -> None:
+    agent = stand.agents["agent3"]
+    job = _start(stand, agent)
+    agent.machine.cut()
+    until(lambda: stand.job(job)["status"] == "queued", "the end of the lease")
+    ended = _runs(stand, job)[0].last
+    time.sleep(1)
+    assert _runs(stand, job)[0].last == ended, "it runs although its lease is over"
+    agent.machine.heal()
+    until(lambda: len(_runs(stand, job)) == 2, "the second run")
+    agent.go(job)
+    done = stand.ended(job)
+    # The broker may have handed it once more to the connection that is cut off; that delivery never ran.
+    assert (done["status"], done["attempts"] in {2, 3}, len(_runs(stand, job))) == ("done", True, 2)
+
+
+def test_the_job_of_a_runner_that_hangs_is_ended_and_given_to_another(stand: Stand) -> None:
+    job = _start(stand, None)
+    hung = stand.agents[stand.job(job)["worker_id"]]
+    runner = hung.runner
+    assert runner is not None
+    hung.machine.hang(inside(runner))
+    until(lambda: stand.job(job)["lease_epoch"] == 2, "another delivery")
+    until(lambda: len(_runs(stand, job)) == 2, "the second run")
+    hung.machine.resume()
+    until(lambda: not hung.attempt(job).exists(), "the first runner has let go")
+    for agent in stand.agents.values():
+        agent.go(job)
+    done = stand.ended(job)
+    assert (done["status"], done["attempts"]) == ("done", 2)
+    assert done["worker_id"] != hung.name
+    assert [run.ended for run in _runs(stand, job)] == [False, True]
+    ping = stand.bot.post("/jobs", json={"command": "ping", "agent": hung.name}).json()["id"]
+    assert stand.ended(ping)["status"] == "done"
+
+
+def test_a_result_that_comes_after_the_lease_is_refused(stand: Stand) -> None:
+    """The job ends while its runner hangs; another runner has it by the time of the report."""
+    job = _start(stand, None)
+    hung = stand.agents[stand.job(job)["worker_id"]]
+    runner = hung.runner
+    assert runner is not None
+    hung.machine.hang(inside(runner))
+    hung.go(job)
+    until((hung.attempt(job) / "exit.json").exists, "the record of the end")
+    until(lambda: stand.job(job)["lease_epoch"] == 2, "another delivery")
+    hung.machine.resume()
+    until(lambda: not hung.attempt(job).exists(), "the first runner has let go")
+    assert stand.job(job)["status"] == "running"
+    for agent in stand.agents.values():
+        agent.go(job)
+    done = stand.ended(job)
+    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 2, 2)
+    assert done["worker_id"] != hung.name
