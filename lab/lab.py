@@ -11,8 +11,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -22,13 +20,12 @@ from typing import TYPE_CHECKING
 from lab import cgroups, folders, image, inventory, mounts, network, registries
 from lab.errors import LabError
 from lab.machines import Machine, Spec
-from lab.process import run, wait_until
+from lab.process import PROJECT, run, start, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 PROXY_PORT = 3128
-_PROJECT = Path(__file__).resolve().parent.parent
 _FIRST_NUMBER = 11
 _LAST_NUMBER = 250
 _RESERVED = {"complete", "controller", "lab", "proxy", "relay"}
@@ -38,7 +35,7 @@ _NSPAWN_FOLDERS = (Path("/run/systemd/nspawn/propagate"), Path("/run/systemd/nsp
 
 def checkout() -> str:
     """Return six digits that tell this checkout from others on the machine."""
-    return hashlib.sha256(str(_PROJECT).encode()).hexdigest()[:6]
+    return hashlib.sha256(str(PROJECT).encode()).hexdigest()[:6]
 
 
 def default_name() -> str:
@@ -175,14 +172,7 @@ class Lab:
     def service(self, name: str, module: str, *arguments: str) -> None:
         """Start one of the lab's own programs; `down` ends it."""
         group = f"{self.cgroup}/{name}"
-        subprocess.Popen(
-            [sys.executable, "-c", _JOIN_AND_RUN, group, module, *arguments],
-            cwd=_PROJECT,
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=(self.folder / f"{name}.log").open("ab"),
-            stderr=subprocess.STDOUT,
-        )
+        start(["-c", _JOIN_AND_RUN, group, module, *arguments], output=self.folder / f"{name}.log")
 
     def write_address_book(self) -> None:
         """Write how to reach the hosts, for ssh and for Ansible: strict checking, a way in through the namespace."""

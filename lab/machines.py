@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,14 +15,13 @@ from typing import TYPE_CHECKING
 
 from lab import cgroups, image, mounts, network
 from lab.errors import CommandFailedError, LabError
-from lab.process import run, wait_until
+from lab.process import run, start, wait_until
 
 if TYPE_CHECKING:
     from lab.lab import Lab
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 100.0
-_PROJECT = Path(__file__).resolve().parent.parent
 
 
 class Direction(StrEnum):
@@ -139,14 +136,7 @@ class Machine:
             base = image.ensure(self.spec.image, builder=self.lab.name)
             mounts.overlay(self.root, lower=base, upper=self._folder / "upper", work=self._folder / "work")
         self.forget()
-        subprocess.Popen(
-            [sys.executable, "-m", "lab.supervisor", self.lab.name, self.name],
-            cwd=_PROJECT,
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self.console.open("ab"),
-        )
+        start(["-m", "lab.supervisor", self.lab.name, self.name], output=self.console)
 
     def wait(self, timeout: float = _READY_SECONDS) -> None:
         """Return when somebody can log in and systemd has started everything.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lab.errors import CommandFailedError, NotReadyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parent.parent
 
 T = TypeVar("T")
 
@@ -40,6 +42,19 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout: float = 60, scratch: P
         said = (done.stderr or done.stdout).strip()
         raise CommandFailedError(f"{shlex.join(argv)}: status {done.returncode}: {said}")
     return done.stdout
+
+
+def start(arguments: Sequence[str], *, output: Path) -> None:
+    """Start Python with these arguments at the kit's root. It is nobody's child and outlives us."""
+    with output.open("ab") as file:
+        subprocess.run(
+            ["setsid", "--fork", sys.executable, *arguments],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            check=True,
+        )
 
 
 def wait_until(ready: Callable[[], T | None], *, what: str, timeout: float, pause: float = 0.03) -> T:

@@ -29,6 +29,7 @@ _DEAD_CONNECTION_SECONDS = 4.0  # a runner gives a connection up after three wit
 
 def _unrecorded(stand: Stand, agent: Agent) -> Iterator[str]:
     """The broker handed the job out, and the answer is lost."""
+    stand.ended(stand.submit(agent.name, "true"))  # a runner that has taken a job waits for the next
     agent.machine.cut(Direction.IN)
     job = _submit(stand, agent)
     until(lambda: stand.job(job)["status"] == "running", "the claim", 5)
