@@ -1,13 +1,12 @@
 """What was promised and what was done, written down by those who know it.
 
 The submitting side notes each job that the broker acknowledged, and syncs before it counts it. The jobs themselves note
-when they start, every 0.2 s while they run, and when they end, and sync the first line and the last. From both follows:
+when they start, every 0.1 s while they run, and when they end, and sync the first line and the last. From both follows:
 
 lost
-    A job that was acknowledged and is not there, or is said to be done and noted no end.
+    A job that was acknowledged and is not there, or failed, or is said to be done and whose last run noted no end.
 doubled
-    A job two of whose runs overlap in time; or one that ended more than once although neither its host nor its user's
-    manager died, nor a lease of it ran out, in between.
+    A job two of whose runs overlap in time; or one that was run again although its host did not die while it ran.
 stuck
     A job that is not at its end when everything had the time of a lease to get there.
 """
@@ -19,10 +18,10 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 # A run is named by the moment it began. `sync FILE` is fsync(2).
@@ -35,16 +34,25 @@ note start; sync {file}
 note end; sync {file}
 """
 _FILE = "ledger"
+# A job that has ended counts as run until its end is recorded: by a program that a busy machine may keep waiting.
+_RECORD_SECONDS = 5.0
 
 
 def script(seconds: float) -> str:
     """A job that keeps the ledger for that long."""
-    return _SCRIPT.format(file=_FILE, body=f"for tick in $(seq {round(seconds * 5)}); do sleep 0.2; note tick; done")
+    return _SCRIPT.format(file=_FILE, body=f"for tick in $(seq {round(seconds * 10)}); do sleep 0.1; note tick; done")
 
 
 def script_until(go: str) -> str:
     """A job that keeps the ledger until a file of that name is in its workspace."""
-    return _SCRIPT.format(file=_FILE, body=f"until [ -e {go} ]; do sleep 0.2; note tick; done")
+    return _SCRIPT.format(file=_FILE, body=f"until [ -e {go} ]; do sleep 0.1; note tick; done")
+
+
+class Span(NamedTuple):
+    """From when to when something happened, in seconds since the machine's boot."""
+
+    begin: float
+    end: float
 
 
 @dataclass
@@ -54,6 +62,10 @@ class Run:
     first: float
     last: float
     ended: bool = False
+
+    def met(self, death: Span) -> bool:
+        """Whether its host's death may have come while it went on, or before its end was recorded."""
+        return self.first <= death.end and death.begin <= self.last + _RECORD_SECONDS
 
 
 @dataclass
@@ -86,12 +98,16 @@ class Book:
 
     def overlapping(self, job: str) -> bool:
         """Whether one run went on when the next had begun."""
-        runs = self.of(job)
-        return any(before.last > after.first for before, after in pairwise(runs))
+        return any(before.last > after.first for before, after in pairwise(self.of(job)))
 
-    def ends(self, job: str) -> int:
-        """How often a job ended."""
-        return sum(run.ended for run in self.of(job))
+    def needless(self, job: str, deaths: Iterable[Span]) -> bool:
+        """Whether a run was followed by another although nothing died while it went on."""
+        died = tuple(deaths)
+        return any(not any(run.met(death) for death in died) for run in self.of(job)[:-1])
+
+    def ended(self, job: str) -> bool:
+        """Whether the last run noted its end."""
+        return any(run.ended for run in self.of(job)[-1:])
 
 
 class Acknowledged:
@@ -124,20 +140,20 @@ class Audit:
     stuck: list[str] = field(default_factory=list)
 
 
-def audit(statuses: dict[str, str | None], book: Book, excused: frozenset[str] = frozenset()) -> Audit:
+def audit(statuses: dict[str, str | None], book: Book, deaths: Mapping[str, Iterable[Span]]) -> Audit:
     """Hold the broker's word and the jobs' ledgers against what was promised.
 
     Args:
         statuses: What the broker said of each acknowledged job; None where it did not know it.
         book: What the jobs wrote, read after that.
-        excused: Jobs that may have ended twice, because of what is said above.
+        deaths: When the host of each job died.
     """
     found = Audit()
-    for job_id, status in statuses.items():
-        if status is None or (status == "done" and not book.ends(job_id)):
-            found.lost.append(job_id)
-        elif status in {"queued", "running"}:
-            found.stuck.append(job_id)
-        if book.overlapping(job_id) or (book.ends(job_id) > 1 and job_id not in excused):
-            found.doubled.append(job_id)
+    for job, status in statuses.items():
+        if status in {"queued", "running"}:
+            found.stuck.append(job)
+        elif status != "done" or not book.ended(job):
+            found.lost.append(job)
+        if book.overlapping(job) or book.needless(job, deaths.get(job, ())):
+            found.doubled.append(job)
     return found

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -34,14 +34,6 @@ def until(happened: Callable[[], Any], what: str, seconds: float = _SETTLE_SECON
         assert time.monotonic() < deadline, f"not in {seconds:g} s: {what}"
         time.sleep(0.02)
     return value
-
-
-class Line(NamedTuple):
-    """A line of a host's log: seconds since the epoch, the writer's user id, the text."""
-
-    time: float
-    uid: str
-    text: str
 
 
 class Agent:
@@ -124,12 +116,6 @@ class Stand:
             return None
 
         return dict(until(look, f"the end of job {job}", seconds))
-
-    def log(self, machine: Machine, unit: str, since: float) -> list[Line]:
-        """What a unit logged on a host."""
-        found = machine.ssh(f"sudo journalctl {unit} --since=@{since:.0f} -o json --output-fields=MESSAGE,_UID")
-        records = map(json.loads, found.splitlines())
-        return [Line(int(r["__REALTIME_TIMESTAMP"]) / 1e6, r.get("_UID", ""), str(r["MESSAGE"])) for r in records]
 
     def lease(self, seconds: int) -> None:
         """Have the broker give jobs that are submitted from now on leases of that length."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def test_random_faults_lose_and_double_nothing(stand: Stand, tmp_path: Path) -> None:
     report = Soak(stand, 4, tmp_path).run(60)
     print(report)
-    assert report.jobs > 30
-    assert report.kills > 3
-    assert report.is_good, f"{report}: {report.audit}"
+    # Other tests run beside this one; a lease is 60 s.
+    assert report.is_good(most_unheld=5), f"{report}\n{report.audit}"
+    assert report.jobs > 60
+    assert report.kills >= 3
+    assert report.partitions >= 1
