@@ -42,8 +42,8 @@ class Delivery(NamedTuple):
 class Spells:
     """The spells in which deliveries were held by nobody.
 
-    Between two looks nothing is known: a spell counts from the last look that did not see it, and lasts until the end of
-    the first that sees it no more.
+    Between two looks nothing is known: a spell counts from the last look that did not see it until the end of the first
+    that sees it no more.
 
     Attributes:
         longest: The longest spell.
