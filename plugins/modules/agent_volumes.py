@@ -8,10 +8,14 @@ import pwd
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DOCUMENTATION = r"""
 module: agent_volumes
@@ -19,8 +23,11 @@ short_description: Disks of agents, bounded by a file system in a file
 description:
   - Gives each agent's workspace a file system of its own, in a sparse file that only root may open, mounted without
     device files and privileged programs before the agent's user manager starts. What was in the workspace is moved in.
-  - A larger size takes effect at once. A smaller one is refused, and so are sizes that the host's disk cannot hold
-    together, since an agent could then fill the host's disk within its own size.
+  - A larger size takes effect at once, under running jobs. A kernel that lets root not grow a mounted file system (as
+    in a container) grows it unmounted, and the agent and its jobs are stopped for that.
+  - A smaller size is refused, and so are sizes that the host's disk cannot hold together, since an agent could then
+    fill the host's disk within its own size.
+  - A run that was cut short, also in the middle of a growth or of a move, is finished by the next one.
 options:
   volumes:
     description: The disks that must exist.
@@ -58,6 +65,8 @@ actions:
 FILES = Path("/var/lib/openclaw/volumes")
 UNITS = Path("/etc/systemd/system")
 SMALLEST = 64 * 2**20
+# ext4 asks for it when it is to grow while it is mounted; see capabilities(7).
+CAP_SYS_RESOURCE = 24
 SUBOPTIONS: dict[str, Any] = {
     "agent": {"type": "str", "required": True},
     "size": {"type": "str", "required": True},
@@ -132,9 +141,15 @@ def too_much(sizes: dict[Path, int], free: int) -> str | None:
     )
 
 
-def _run(*argv: str) -> str:
+def may_grow_mounted(status: str) -> bool:
+    """Say whether a process may grow a mounted file system, from its /proc/PID/status."""
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return match is not None and bool(int(match[1], 16) >> CAP_SYS_RESOURCE & 1)
+
+
+def _run(*argv: str, good: int = 0) -> str:
     run = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if run.returncode:
+    if run.returncode > good:
         raise VolumeError(f"'{' '.join(argv)}' failed: {(run.stderr or run.stdout).strip()}")
     return run.stdout
 
@@ -157,6 +172,8 @@ class Volume:
     def __init__(self, agent: str, actions: list[str], *, check_mode: bool) -> None:
         self.agent = agent
         self.file = FILES / f"{agent}.ext4"
+        # The file system's own size does not tell: it may leave out a last part that is too small for its tables.
+        self._growing = FILES / f"{agent}.growing"
         self._actions = actions
         self._check_mode = check_mode
         try:
@@ -182,12 +199,12 @@ class Volume:
         """Make, grow and mount the disk."""
         if not self.file.exists():
             self._do("make disk", lambda: self._make(size))
-        elif self.file.stat().st_size < size:
+        elif self.file.stat().st_size < size or self._growing.exists():
             self._do("grow disk", lambda: self._grow(size))
-        if self._write_units() or self._outdated():
-            self._do("reload systemd", lambda: _run("systemctl", "daemon-reload"))
         if not self._workspace.is_mount():
             self._do("mount disk", self._mount)
+        elif self._write_units() or self._outdated():
+            self._do("reload systemd", lambda: _run("systemctl", "daemon-reload"))
 
     def absent(self, *, remove: bool) -> None:
         """Unmount the disk, and forget how to mount it."""
@@ -197,7 +214,7 @@ class Volume:
         if files:
             self._do("remove units", lambda: self._forget(files))
         if remove and self.file.exists():
-            self._do("remove disk", self.file.unlink)
+            self._do("remove disk", self._remove)
 
     def _do(self, action: str, step: Any) -> None:
         self._actions.append(f"{self.agent}: {action}")
@@ -218,14 +235,37 @@ class Volume:
         draft.rename(self.file)
 
     def _grow(self, size: int) -> None:
+        self._growing.touch(mode=0o600)
         os.truncate(self.file, size)
-        devices = _run("losetup", "--noheadings", "--output=NAME", f"--associated={self.file}").split()
-        for device in devices:
+        if not self._workspace.is_mount():
+            self._grow_unmounted()
+        elif may_grow_mounted(Path("/proc/self/status").read_text()):
+            device = _run("findmnt", "--noheadings", "--output=SOURCE", "--mountpoint", str(self._workspace)).strip()
             _run("losetup", "--set-capacity", device)
             _run("resize2fs", device)
-        if not devices:
-            _run("e2fsck", "-f", "-p", str(self.file))
-            _run("resize2fs", str(self.file))
+        else:
+            with self._at_rest():
+                _run("systemctl", "stop", self._unit)
+                self._grow_unmounted()
+                self._start()
+        self._growing.unlink()
+
+    def _grow_unmounted(self) -> None:
+        _run("e2fsck", "-f", "-p", str(self.file), good=1)  # 1: it found something, and put it right
+        _run("resize2fs", str(self.file))
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """Stop all that the agent runs, and start it again, also where the work between failed."""
+        manager = f"user@{pwd.getpwnam(self.agent).pw_uid}.service"
+        resume = _active(manager)
+        if resume:
+            _run("systemctl", "stop", manager)
+        try:
+            yield
+        finally:
+            if resume:
+                _run("systemctl", "start", manager)
 
     def _units(self) -> dict[Path, str]:
         """Return the files of systemd by their paths."""
@@ -247,28 +287,39 @@ class Volume:
         return "=yes" in _run("systemctl", "show", "--property=NeedDaemonReload", self._unit)
 
     def _mount(self) -> None:
-        """Mount the disk; what the workspace has until then is moved in, while nobody works there."""
-        user = pwd.getpwnam(self.agent)
-        manager = f"user@{user.pw_uid}.service"
-        kept = self._workspace.exists() and any(self._workspace.iterdir())
-        resume = kept and _active(manager)
-        if resume:
-            _run("systemctl", "stop", manager)
+        """Mount the disk, now and before each start of the agent, with what the workspace has until then moved in.
+
+        The order makes good a run that was cut short: what is there is copied before anything can mount the disk over
+        it, and removed once the next start of the agent would.
+        """
         if not self._workspace.exists():
+            user = pwd.getpwnam(self.agent)
             self._workspace.mkdir(mode=0o700)
             os.chown(self._workspace, user.pw_uid, user.pw_gid)
-        if kept:
-            self._move_in()
+        if any(self._workspace.iterdir()):
+            with self._at_rest():
+                self._copy_in()
+                self._arm()
+                self._empty()
+                self._start()
+        else:
+            self._arm()
+            self._start()
+
+    def _arm(self) -> None:
+        self._write_units()
+        _run("systemctl", "daemon-reload")
+
+    def _start(self) -> None:
         _run("systemctl", "start", self._unit)
         self._workspace.chmod(0o700)
         if (self._workspace / "lost+found").exists():
             (self._workspace / "lost+found").rmdir()
-        if resume:
-            _run("systemctl", "start", manager)
 
-    def _move_in(self) -> None:
-        """Copy everything onto the disk, and only then remove it from where it was."""
+    def _copy_in(self) -> None:
         inside = FILES / "moving"
+        if inside.is_mount():  # a run before this one was killed here
+            _run("umount", str(inside))
         inside.mkdir(mode=0o700, exist_ok=True)
         _run("mount", "-o", "loop,nosuid,nodev", str(self.file), str(inside))
         try:
@@ -276,8 +327,14 @@ class Volume:
         finally:
             _run("umount", str(inside))
             inside.rmdir()
+
+    def _empty(self) -> None:
         for entry in self._workspace.iterdir():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def _remove(self) -> None:
+        self.file.unlink()
+        self._growing.unlink(missing_ok=True)
 
     def _forget(self, files: list[Path]) -> None:
         for file in files:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from plugins.modules import agent_volumes
-from plugins.modules.agent_volumes import Volume, VolumeError, bytes_of, mount_name, mount_unit, too_much
+from plugins.modules.agent_volumes import (
+    Volume,
+    VolumeError,
+    bytes_of,
+    may_grow_mounted,
+    mount_name,
+    mount_unit,
+    too_much,
+)
 
 MIB = 2**20
 
@@ -56,6 +64,14 @@ def test_disks_that_the_host_cannot_hold_are_refused(
             file.write_bytes(bytes(now * MIB // 100))
         sizes[file] = then * MIB // 100
     assert (too_much(sizes, free * MIB // 100) is None) is fits
+
+
+@pytest.mark.parametrize(
+    ("effective", "may"),
+    [("000001ffffffffff", True), ("000001fffeffffff", False), ("0000000001000000", True), ("0000000000800000", False)],
+)
+def test_who_may_grow_a_mounted_disk_is_told_by_a_capability(effective: str, may: bool) -> None:
+    assert may_grow_mounted(f"CapInh:\t0000000001000000\nCapEff:\t{effective}\nCapBnd:\t000001ffffffffff\n") is may
 
 
 def test_a_disk_is_not_made_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
