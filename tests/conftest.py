@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TESTS = Path(__file__).parent
 _LAB_AREAS = {"acceptance", "faults", "lab", "molecule"}
@@ -65,6 +70,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.path.relative_to(_TESTS)
         lane = "lab" if file.parts[0] in _LAB_AREAS else str(file)
         item.add_marker(pytest.mark.xdist_group(lane))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _temporary_files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep temporary files of the tests beside a lab out of /tmp, where a lab's tests look for what it left."""
+    if request.path.relative_to(_TESTS).parts[0] in _LAB_AREAS:
+        yield
+        return
+    folder = str(tmp_path_factory.mktemp("tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

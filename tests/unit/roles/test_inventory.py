@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import fleet.inventory
 
 PROJECT = Path(__file__).resolve().parents[3]
 SOURCES = ("-i", "inventory", "-i", "docs/examples/hosts.yml")
@@ -18,7 +19,7 @@ def ansible(command: str, *arguments: str) -> str:
     done = subprocess.run(
         [str(Path(sys.executable).with_name(command)), *SOURCES, *arguments],
         cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        env={**fleet.inventory.environment(), "ANSIBLE_NOCOLOR": "1"},
         capture_output=True,
         text=True,
         check=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from fleet import inventory
 
 PROJECT = Path(__file__).resolve().parents[3]
 LIMITS: dict[str, Any] = {"memory": "1G", "cpu": "100%", "tasks": 100, "disk": "64M"}
@@ -100,7 +101,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             str(folder / "plays.yml"),
         ],
         cwd=PROJECT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")},
+        env={**inventory.environment(), "ANSIBLE_REMOTE_TMP": str(folder)},
         capture_output=True,
         check=True,
     )
