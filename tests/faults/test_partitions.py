@@ -28,6 +28,15 @@ def _start(stand: Stand, agent: Agent | None) -> str:
     return job
 
 
+def test_a_job_longer_than_its_lease_is_run_once(stand: Stand) -> None:
+    agent = stand.agents["agent3"]
+    job = _start(stand, agent)
+    time.sleep(_LEASE_SECONDS * 1.25)
+    agent.go(job)
+    done = stand.ended(job)
+    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 1, 1)
+
+
 def test_a_partition_shorter_than_the_lease_is_not_noticed(stand: Stand) -> None:
     agent = stand.agents["agent3"]
     job = _start(stand, agent)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -232,3 +234,38 @@ def test_a_success_after_a_failure_raises_doubt() -> None:
             assert client.doubt.is_set()
 
     asyncio.run(scene())
+
+
+def test_a_heartbeat_that_is_answered_late_renews_nothing() -> None:
+    """Within a twelfth of the lease: the dead-man timer leaves no more."""
+
+    async def scene() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            async with _client_of(silent) as client, asyncio.timeout(5):
+                with pytest.raises(UnavailableError):
+                    await client.heartbeat(replace(JOB, lease_seconds=6))
+
+    asyncio.run(scene())
+
+
+def test_a_call_that_is_given_up_is_reset() -> None:
+    """So the kernel forgets what it has not sent, and tells the broker."""
+
+    async def scene() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            async with _client_of(silent) as client:
+                call = asyncio.create_task(client.next_job(25))
+                connection, _ = await asyncio.to_thread(silent.accept)
+                with connection:
+                    connection.settimeout(5)
+                    assert await asyncio.to_thread(connection.recv, 65536)
+                    call.cancel()
+                    await asyncio.wait({call})
+                    with pytest.raises(ConnectionResetError):
+                        connection.recv(1)
+
+    asyncio.run(scene())
+
+
+def _client_of(server: socket.socket) -> JobsClient:
+    return JobsClient(f"http://127.0.0.1:{server.getsockname()[1]}", IDENTITY)

@@ -180,14 +180,19 @@ def test_a_claim_whose_answer_was_lost_waits_for_no_lease(broker: Broker, runner
     assert (job["status"], job["attempts"], runner.lines("runs")) == ("done", 2, ["ran"])
 
 
-def test_a_job_that_died_with_its_supervisor_waits_for_no_lease(broker: Broker, runner: Runner) -> None:
+@pytest.mark.parametrize("runner_dies", [True, False])
+def test_a_job_that_died_with_its_supervisor_waits_for_no_lease(
+    runner_dies: bool, broker: Broker, runner: Runner
+) -> None:
     job_id = broker.submit("exec", "echo $PPID $$ >> pids; [ $(wc -l < pids) = 2 ] || exec sleep 300")
     runner.start("run")
     until(lambda: runner.lines("pids"))
-    runner.end(signal.SIGKILL)
+    if runner_dies:
+        runner.end(signal.SIGKILL)
     for pid in map(int, runner.lines("pids")[0].split()):
         os.kill(pid, signal.SIGKILL)
-    runner.start("run")
+    if runner_dies:
+        runner.start("run")
     job = broker.finished(job_id)
     assert (job["status"], job["attempts"], len(runner.lines("pids"))) == ("done", 2, 2)
 
