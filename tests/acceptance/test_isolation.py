@@ -296,9 +296,26 @@ print("killed", sum(os.waitpid(pid, 0)[1] == 9 for pid in children), flush=True)
 def spin():
     end = time.monotonic() + 3
     while time.monotonic() < end: pass
+def used():
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+before = used()
 children = [fork(spin) for _ in range(4)]
 for pid in children: os.waitpid(pid, 0)
-print("spun", time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime, flush=True)
+print("spun", (used() - before) / 3, flush=True)
+"""
+
+_FORK = """
+import os, signal, sys
+children = []
+try:
+    while len(children) < int(sys.argv[1]):
+        if not (pid := os.fork()):
+            signal.pause()
+        children.append(pid)
+except OSError:
+    pass
+for pid in children: os.kill(pid, 9); os.waitpid(pid, 0)
+print(len(children))
 """
 
 
@@ -306,7 +323,7 @@ print("spun", time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN).
 def test_a_job_cannot_use_more_than_its_agent_has(place: Place, fleet: TestFleet) -> None:
     """It forks, allocates and spins as much as it can; its runner and its neighbour answer meanwhile."""
     limits = {"agent1": (1024, 512, 1.0), "agent3": (2048, 1024, 2.0)}
-    megabytes, tasks, _ = limits[place.agent]
+    megabytes, tasks, processors = limits[place.agent]
     before = place.identities()
     hog = place.submit(f"python3 -c {shlex.quote(_HOG)} {megabytes}", timeout=60_000)
     answered = [place.ping(place.agent)]
@@ -318,9 +335,19 @@ def test_a_job_cannot_use_more_than_its_agent_has(place: Place, fleet: TestFleet
     said = {line.split()[0]: line.split()[1:] for line in json.loads(ended["result"])["stdout"].splitlines()}
     assert 100 < int(said["forked"][0]) <= tasks - 32
     assert int(said["killed"][0]) >= 1
+    assert 0.1 < float(said["spun"][0]) < processors * 1.3
     assert len(answered) > 2
     assert all(answered)
     assert place.identities() == before
+
+
+@EVERYWHERE
+def test_an_agent_outside_of_a_job_has_its_number_of_processes(place: Place) -> None:
+    """A job's own bound is its rlimit; this one holds what came out of a job, too."""
+    tasks = {"agent1": 512, "agent3": 1024}[place.agent]
+    run = f"systemd-run --user -M {place.agent}@ --quiet --pipe --wait -p LimitNPROC=infinity"
+    started = place.host.run(f"{run} python3 -c {shlex.quote(_FORK)} {tasks + 100}")
+    assert 0 < int(started.stdout) < tasks, started.stderr
 
 
 @EVERYWHERE
