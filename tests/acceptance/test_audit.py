@@ -103,7 +103,7 @@ CHECKS: dict[str, tuple[str, str]] = {
         "\nSystemMaxUse=500M\nMaxRetentionSec=1month",
     ),
     "log-readers": ("find /var/log/journal -type f -perm /007", ""),
-    "sudo-pty": ("sudo -l -U deploy | grep -o use_pty | uniq", "use_pty"),
+    "sudo-pty": ("sudo -l -U deploy | grep -oE '!?use_pty' | uniq", "use_pty"),
     "sudo-agents": (
         "for agent in $(getent group openclaw-agents | cut -d: -f4 | tr , ' '); do"
         " sudo -l -U $agent | grep -v 'not allowed to run sudo'; done",
