@@ -150,7 +150,9 @@ def may_grow_mounted(status: str) -> bool:
 def _run(*argv: str, good: int = 0) -> str:
     run = subprocess.run(argv, capture_output=True, text=True, check=False)
     if run.returncode > good:
-        raise VolumeError(f"'{' '.join(argv)}' failed: {(run.stderr or run.stdout).strip()}")
+        # cp has a line for every file that finds no room.
+        said = (run.stderr or run.stdout).strip().splitlines()
+        raise VolumeError(f"'{' '.join(argv)}' failed: {' '.join(said[:3])}")
     return run.stdout
 
 

@@ -28,6 +28,8 @@ class Mutation:
 
 
 _RUNNER_ENV = "/etc/openclaw/agents/agent1/runner.env"
+_RUNNER = "/opt/openclaw/agents/agent1/current/lib/runner_app/runner.py"
+_FLIP_A_BYTE = "printf '\\377' | dd of={path} bs=1 seek=99 conv=notrunc status=none"
 MUTATIONS = [
     Mutation("base", "agents-2", "echo '# by hand' >> {path}", "/etc/openclaw/firewall.nft"),
     Mutation("base", "agents-2", "systemctl disable --quiet {path}", "openclaw-firewall.service"),
@@ -44,6 +46,7 @@ MUTATIONS = [
         "/etc/openclaw/agents/agent2/worker-token",
         "Place the agents' tokens",
     ),
+    Mutation("runner", "agents-1", _FLIP_A_BYTE, _RUNNER, "Install the release"),
 ]
 
 
