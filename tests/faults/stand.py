@@ -42,11 +42,14 @@ class Agent:
     def __init__(self, name: str, machine: Machine) -> None:
         self.name = name
         self.machine = machine
+        self._home = Path("/nonexistent")
 
     @property
     def home(self) -> Path:
-        """Its home, as this machine sees it while the node is up."""
-        return Path(f"/proc/{self.machine.process(1)}/root/home/{self.name}")
+        """Its home, as this machine sees it while the node is up; each boot has another."""
+        if not self._home.is_dir():
+            self._home = Path(f"/proc/{self.machine.process(1)}/root/home/{self.name}")
+        return self._home
 
     @property
     def workspace(self) -> Path:
