@@ -26,7 +26,8 @@ def create(namespace: Path) -> None:
     """Make an empty network namespace and keep it at this path."""
     namespace.parent.mkdir(parents=True, exist_ok=True)
     namespace.touch()
-    run(["unshare", f"--net={namespace}", "true"])
+    # A machine with containers forwards packets, and each new namespace does as it does.
+    run(["unshare", f"--net={namespace}", "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"])
     ip(namespace, "link set lo up")
 
 

@@ -202,6 +202,23 @@ def test_net_drop(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> No
 
 
 @BOTH_DEBIANS
+def test_net_metadata(fleet: TestFleet, node: str) -> None:
+    """An agent gets through to the name server only and is turned away elsewhere, at once; root is not."""
+    host = fleet.host(node)
+
+    def seen_by(user: str) -> list[str]:
+        ask = f"setpriv --reuid={user} --clear-groups {auditor.python(auditor.ASK_PROVIDER)}"
+        return str(host.run_expect([0], ask).stdout).splitlines()
+
+    with auditor.provider(host):
+        assert seen_by("root") == ["53 open", "80 open"]
+        assert seen_by(AGENTS[node]) == ["53 open", "80 Connection refused"]
+        host.run_expect([0], "nft flush ruleset")
+        assert seen_by(AGENTS[node]) == ["53 open", "80 open"]
+        host.run_expect([0], "systemctl restart openclaw-firewall")
+
+
+@BOTH_DEBIANS
 def test_net_loopback(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A packet from a neighbour that says it is from 127.0.0.1 is dropped, even where the kernel lets it in."""
     host, honest = fleet.host(node), f"from {fleet.lab.machine(NEIGHBOUR).address}"

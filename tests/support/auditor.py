@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from testinfra.host import Host
+
     from tests.support.fleet import TestFleet
 
 PORT = 12345
@@ -112,6 +114,24 @@ $into address add 198.51.100.2/24 dev eth0; $into link set eth0 up; $into route 
 sysctl --quiet net.ipv4.ip_forward=1
 """
 
+_METADATA = "169.254.169.254"
+_PROVIDER = f"""
+import signal, socket
+listeners = [socket.create_server(("{_METADATA}", port)) for port in (53, 80)]
+signal.pause()
+"""
+
+# Prints for each port of the provider's metadata whether it is open, or how the attempt failed.
+ASK_PROVIDER = f"""
+import socket
+for port in (53, 80):
+    try:
+        socket.create_connection(("{_METADATA}", port), 2).close()
+        print(port, "open")
+    except OSError as error:
+        print(port, error.strerror or error)
+"""
+
 # How to log in, and what must be said to it.
 LOGINS: dict[str, tuple[str, ...]] = {
     "an administrator with a key": ("deploy",),
@@ -145,6 +165,18 @@ def sysctls(*prefixes: str) -> str:
     Settings that the kernel shows read-only, as to a container, cannot be in force there and are left out.
     """
     return python(_SYSCTLS, *prefixes)
+
+
+@contextmanager
+def provider(host: Host) -> Iterator[None]:
+    """Have a program answer on the host where a provider's metadata and name server would."""
+    host.run_expect([0], f"ip address add {_METADATA}/32 dev lo")
+    host.run_expect([0], f"systemd-run --quiet --collect --unit=audit-provider {python(_PROVIDER)}")
+    try:
+        host.run_expect([0], "timeout 20 sh -c 'until ss -Hltn sport = :80 | grep -q .; do sleep 0.05; done'")
+        yield
+    finally:
+        host.run_expect([0], f"systemctl stop audit-provider; ip address delete {_METADATA}/32 dev lo")
 
 
 class Stranger:

@@ -63,6 +63,29 @@ def test_a_check_announces_what_it_cannot_look_up(run_module: Callable[..., dict
 
 
 @pytest.mark.parametrize(
+    ("name", "settled"),
+    [
+        ("openclaw-no-such-package | dpkg", "dpkg"),
+        ("dpkg | base-files", "dpkg"),
+        ("openclaw-no-such-package | openclaw-nor-this", "openclaw-no-such-package"),
+    ],
+)
+def test_a_choice_is_what_is_installed(run_module: Callable[..., dict[str, Any]], name: str, settled: str) -> None:
+    result = run_module("packages", check=True, names=[name, "dpkg"])
+    assert (result["names"], result["changed"]) == ([settled, "dpkg"], settled != "dpkg")
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_what_has_to_go_is_told(
+    apt: Callable[..., Callable[[], list[str]]], run_module: Callable[..., dict[str, Any]], check: bool
+) -> None:
+    apt("Remv chrony [4.3]\nInst no-such-daemon (252 Debian:12 [amd64])\nConf no-such-daemon (252)", lists=True)
+    result = run_module("packages", check=check, names=["no-such-daemon"])
+    assert result["diff"] == {"before": "chrony\n", "after": "no-such-daemon\n"}
+    assert (result["installed"], result["removed"]) == (["no-such-daemon"], ["chrony"])
+
+
+@pytest.mark.parametrize(
     ("host", "check", "installed", "calls"),
     [
         ({"plan": KNOWN, "lists": True}, False, ["curl", "libcurl4"], ["--simulate install", "install"]),
@@ -93,7 +116,7 @@ def test_lists_are_refreshed_only_where_that_helps(
     calls: list[str],
 ) -> None:
     called = apt(**host)
-    assert packages.install(["curl"], check_mode=check) == installed
+    assert packages.install(["curl"], check_mode=check) == (installed, [])
     assert [call.strip() for call in called()] == calls
 
 
@@ -114,5 +137,5 @@ def test_lists_that_somebody_is_fetching_are_waited_for(
     called = apt(
         KNOWN, lists=False, update=f"{{ [ ! -e {lock} ] || {{ echo 'E: Could not get lock x' >&2; exit 100; }}; }}"
     )
-    assert packages.install(["curl"], check_mode=False) == ["curl", "libcurl4"]
+    assert packages.install(["curl"], check_mode=False).installed == ["curl", "libcurl4"]
     assert [call.strip() for call in called()].count("update") == 2

@@ -43,6 +43,19 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
     ),
     "password": ("base", {"ansible_password": "x"}, {}, "You connect with a password"),
     "password allowed": ("base", {"ansible_password": "x", "base_sshd_password_authentication": True}, {}, None),
+    **{
+        f"login user {entry}": ("base", {"base_admin_users": [{"name": "deploy", **entry}]}, {}, refusal)
+        for entry, refusal in (
+            ({}, None),
+            ({"keys": ["ssh-ed25519 AAAA"]}, None),
+            ({"keys": []}, "You connect as deploy, whose account or last key"),
+            ({"state": "absent"}, "You connect as deploy, whose account or last key"),
+        )
+    },
+    "another user's last key": ("base", {"base_admin_users": [{"name": "alice", "keys": []}]}, {}, None),
+    "router": ("base", {"kernel_forwards": 1}, {}, "The host passes packets on"),
+    "router that may": ("base", {"kernel_forwards": 1, "base_firewall_forward": True}, {}, None),
+    "router, switched off": ("base", {"kernel_forwards": 1, "base_enabled": False}, {}, None),
     "old python, broker": ("broker", {}, {"python_version": "3.10.1"}, "the broker needs 3.11"),
     "no address": ("broker", {"broker_addresses": []}, {}, "broker_addresses is empty"),
     "broker": ("broker", {}, {}, None),
@@ -75,12 +88,15 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
 def play(name: str, role: str, variables: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Return a play that notes what a role's preflight refuses."""
     include = {"name": "Include", "ansible.builtin.include_role": {"name": role, "tasks_from": "preflight"}}
+    kernel = {"argv": ["sysctl", f"net.ipv4.ip_forward={variables.get('kernel_forwards', 0)}"]}
+    prepare = [{"name": "Prepare", "ansible.builtin.command": kernel}] if role == "base" else []
     note = {"said": "{{ said | default({}) | combine({case: ansible_failed_result.msg}) }}"}
     return {
         "name": name,
         "hosts": "localhost",
         "gather_facts": False,
         "vars": {**variables, "case": name, "ansible_facts": {**FACTS, **facts}},
+        "pre_tasks": prepare,
         "tasks": [{"name": "Try", "block": [include], "rescue": [{"name": "Note", "ansible.builtin.set_fact": note}]}],
     }
 
@@ -96,7 +112,8 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "plays.yml").write_text(yaml.safe_dump(plays, sort_keys=False))
     subprocess.run(
         [
-            str(Path(sys.executable).with_name("ansible-playbook")),
+            # The network's settings of a namespace are its own.
+            *("unshare", "--net", str(Path(sys.executable).with_name("ansible-playbook"))),
             *("-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"),
             str(folder / "plays.yml"),
         ],

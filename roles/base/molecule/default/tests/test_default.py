@@ -74,6 +74,10 @@ def test_an_administrator_logs_in_and_is_root_by_sudo(address: str) -> None:
     assert log_in("alice", address, "sudo", "-n", "id", "-un").stdout == "root\n"
 
 
+def test_an_administrator_of_whom_no_keys_are_declared_keeps_them(address: str) -> None:
+    assert log_in("deploy", address, "true").returncode == 0
+
+
 def test_root_is_refused_with_a_key_that_is_in_its_file(root: Host, address: str) -> None:
     root.check_output("install -d -m 0700 /root/.ssh")
     root.check_output("install -m 0600 /home/alice/.ssh/authorized_keys /root/.ssh/authorized_keys")
