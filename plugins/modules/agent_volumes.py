@@ -6,9 +6,8 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,11 @@ description:
     device files and privileged programs before the agent's user manager starts. What was in the workspace is moved in.
   - A larger size takes effect at once, under running jobs. A kernel that lets root not grow a mounted file system (as
     in a container) grows it unmounted, and the agent and its jobs are stopped for that.
-  - A smaller size is refused, and so are sizes that the host's disk cannot hold together, since an agent could then
-    fill the host's disk within its own size.
+  - An agent whose disk is not mounted is stopped until it is.
+  - A smaller size is refused, and one that what is to move in does not fit in. So are sizes that the host's disk cannot
+    hold together with something left for itself, since an agent could then fill the host's disk within its own size.
+  - A workspace is refused that is not a directory of the agent's own, as a link is, and one that has files beside those
+    on its unmounted disk.
   - A run that was cut short, also in the middle of a growth or of a move, is finished by the next one.
 options:
   volumes:
@@ -65,6 +67,10 @@ actions:
 FILES = Path("/var/lib/openclaw/volumes")
 UNITS = Path("/etc/systemd/system")
 SMALLEST = 64 * 2**20
+# What disks leave to the host for its logs, its upgrades and its jobs' output.
+RESERVE = 2 * 2**30
+# ext4 has room for no more files than one for each of so many bytes; see mke2fs.conf.
+BYTES_PER_FILE = 16384
 # ext4 asks for it when it is to grow while it is mounted; see capabilities(7).
 CAP_SYS_RESOURCE = 24
 SUBOPTIONS: dict[str, Any] = {
@@ -104,7 +110,7 @@ Description=Workspace of agent {agent}
 What={FILES / agent}.ext4
 Where={workspace}
 Type=ext4
-Options=loop,nosuid,nodev,noatime,discard
+Options=loop,nosuid,nodev,noatime,discard,errors=remount-ro
 """
 
 
@@ -132,12 +138,12 @@ def too_much(sizes: dict[Path, int], free: int) -> str | None:
     if all(file.exists() and file.stat().st_size >= size for file, size in sizes.items()):
         return None
     taken = sum(file.stat().st_blocks * 512 for file in sizes if file.exists())
-    wanted = sum(sizes.values())
-    if wanted <= free + taken:
+    wanted, room = sum(sizes.values()), free + taken - RESERVE
+    if wanted <= room:
         return None
     return (
-        f"the agents' disks need {wanted // 2**20} MiB together and the host has {(free + taken) // 2**20} MiB for"
-        " them; lower limits.disk of this host's agents."
+        f"the agents' disks need {wanted // 2**20} MiB together and the host has {max(room, 0) // 2**20} MiB for"
+        f" them beside the {RESERVE // 2**20} MiB that it keeps; lower limits.disk of this host's agents."
     )
 
 
@@ -147,17 +153,38 @@ def may_grow_mounted(status: str) -> bool:
     return match is not None and bool(int(match[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
-def _run(*argv: str, good: int = 0) -> str:
-    run = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if run.returncode > good:
+def _run(*argv: str, good: int = 0, **how: Any) -> str:
+    run: subprocess.CompletedProcess[str] = subprocess.run(argv, capture_output=True, text=True, check=False, **how)
+    if not 0 <= run.returncode <= good:  # below 0: a signal, such as that of the kernel out of memory
         # cp has a line for every file that finds no room.
         said = (run.stderr or run.stdout).strip().splitlines()
         raise VolumeError(f"'{' '.join(argv)}' failed: {' '.join(said[:3])}")
     return run.stdout
 
 
-def _active(unit: str) -> bool:
-    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+def _stopped(unit: str) -> bool:
+    run = subprocess.run(["systemctl", "is-active", unit], capture_output=True, text=True, check=False)
+    return run.stdout.strip() in ("inactive", "failed")
+
+
+def _detach(inside: Path) -> None:
+    """Unmount what a run that was killed left; a bind mount is not seen by os.path.ismount."""
+    if subprocess.run(["mountpoint", "--quiet", inside], check=False).returncode == 0:
+        _run("umount", str(inside))
+
+
+@contextmanager
+def _mounted(*what: str) -> Iterator[Path]:
+    """Mount something where only root sees it."""
+    inside = FILES / "moving"
+    _detach(inside)
+    inside.mkdir(mode=0o700, exist_ok=True)
+    _run("mount", *what, str(inside))
+    try:
+        yield inside
+    finally:
+        _run("umount", str(inside))
+        inside.rmdir()
 
 
 def _free(folder: Path) -> int:
@@ -169,11 +196,18 @@ def _free(folder: Path) -> int:
 
 
 class Volume:
-    """The disk of one agent."""
+    """The disk of one agent.
+
+    A disk is filled before anything can mount it, and a file `.moving` beside it says that the workspace on the host's
+    own disk has the same still. Which of both holds is told by the mount unit, the last file to be written: before it
+    is there an agent can change the workspace only, from then on the disk only.
+    """
 
     def __init__(self, agent: str, actions: list[str], *, check_mode: bool) -> None:
         self.agent = agent
         self.file = FILES / f"{agent}.ext4"
+        self._draft = FILES / f"{agent}.partial"
+        self._moving = FILES / f"{agent}.moving"
         # The file system's own size does not tell: it may leave out a last part that is too small for its tables.
         self._growing = FILES / f"{agent}.growing"
         self._actions = actions
@@ -185,38 +219,94 @@ class Volume:
         self._workspace = Path(self._user.pw_dir if self._user else f"/home/{agent}", "workspace")
         self._unit = mount_name(self._workspace)
 
-    def refuse_less(self, size: int) -> None:
-        """Hold a disk to be no smaller than it is.
+    def refuse(self, size: int) -> None:
+        """Hold a disk to be no smaller than it is, and to have room for what is to move in.
 
         Raises:
-            VolumeError: It is larger already.
+            VolumeError: It is larger already, or the workspace cannot move in.
         """
-        if self.file.exists() and (now := self.file.stat().st_size) > size:
+        if not self._unmade() and (now := self.file.stat().st_size) > size:
             raise VolumeError(
                 f"{self.agent}: limits.disk is {size // 2**20}M, and its disk has {now // 2**20}M already. A disk is"
                 f" not made smaller; give at least {now // 2**20}M, or remove the agent with runner_remove_home."
             )
+        if self._is_mounted() or not os.path.lexists(self._workspace):
+            return
+        with self._opened(self._workspace) as folder:
+            if not any(folder.iterdir()):
+                return
+            if self._unmade() and (needed := self._needed(folder)) > size:
+                raise VolumeError(
+                    f"{self.agent}: limits.disk is {size // 2**20}M, and what {self._workspace} has needs"
+                    f" {needed // 2**20 + 1}M."
+                )
+            if not self._unmade() and not self._moving.exists():
+                raise VolumeError(
+                    f"{self.agent}: its disk is not mounted, and {self._workspace} has files that are not on it; move"
+                    " them elsewhere."
+                )
 
     def present(self, size: int) -> None:
         """Make, grow and mount the disk."""
-        if not self.file.exists():
-            self._do("make disk", lambda: self._make(size))
-        elif self.file.stat().st_size < size or self._growing.exists():
-            self._do("grow disk", lambda: self._grow(size))
-        if not self._workspace.is_mount():
-            self._do("mount disk", self._mount)
-        elif self._write_units() or self._outdated():
+        with nullcontext() if self._check_mode or self._is_mounted() else self._at_rest():
+            if self._unmade():
+                self._do("make disk", lambda: self._make(size))
+            elif self.file.stat().st_size < size or self._growing.exists():
+                self._do("grow disk", lambda: self._grow(size))
+            if not self._is_mounted():
+                self._do("mount disk", self._mount)
+                return
+        if self._write_units() or self._outdated():
             self._do("reload systemd", lambda: _run("systemctl", "daemon-reload"))
+        if self._moving.exists():
+            self._do("remove old copy", self._sweep)
 
     def absent(self, *, remove: bool) -> None:
         """Unmount the disk, and forget how to mount it."""
-        if self._workspace.is_mount():
+        if self._is_mounted():
             self._do("unmount disk", lambda: _run("systemctl", "stop", self._unit))
+        if self._moving.exists() and not self._unmade():
+            self._do("remove old copy", self._sweep)
         files = [file for file in self._units() if file.exists()]
         if files:
             self._do("remove units", lambda: self._forget(files))
-        if remove and self.file.exists():
+        if remove and any(file.exists() for file in self._files()):
             self._do("remove disk", self._remove)
+
+    def _is_mounted(self) -> bool:
+        return os.path.ismount(self._workspace)  # and no link to another file system, as is_mount would have it
+
+    def _unmade(self) -> bool:
+        """Say whether there is no disk, or only a copy of a workspace that the agent may have changed since."""
+        if self._is_mounted():
+            return False
+        return not self.file.exists() or (self._moving.exists() and not (UNITS / self._unit).exists())
+
+    @contextmanager
+    def _opened(self, workspace: Path) -> Iterator[Path]:
+        """Give a path to the agent's directory that stays with it, whatever the agent puts in its place.
+
+        Raises:
+            VolumeError: It is not a directory, or not the agent's: root would copy and empty what a link leads to.
+        """
+        own = f"{self.agent}: {self._workspace} must be a directory of the agent's own, and no link."
+        try:
+            number = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except NotADirectoryError:
+            raise VolumeError(own) from None
+        try:
+            if self._user is None or os.fstat(number).st_uid != self._user.pw_uid:
+                raise VolumeError(own)
+            yield Path(f"/proc/self/fd/{number}")
+        finally:
+            os.close(number)
+
+    @staticmethod
+    def _needed(folder: Path) -> int:
+        """Return the bytes that a disk must have for a directory's content, with ext4's own tables."""
+        # 1: a file went away meanwhile
+        used, names = (int(_run("du", "-s", what, ".", cwd=folder, good=1).split()[0]) for what in ("-B1", "--inodes"))
+        return max(used * 8 // 7, names * BYTES_PER_FILE)
 
     def _do(self, action: str, step: Any) -> None:
         self._actions.append(f"{self.agent}: {action}")
@@ -224,22 +314,29 @@ class Volume:
             step()
 
     def _make(self, size: int) -> None:
-        """Make the file and its file system under another name first, so that a broken run leaves no half disk."""
+        """Make the file, its file system and its content under another name first."""
         user = pwd.getpwnam(self.agent)
         FILES.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self.file.with_suffix(".partial")
-        draft.unlink(missing_ok=True)
-        with draft.open("wb") as file:
+        _detach(FILES / "moving")
+        self.file.unlink(missing_ok=True)
+        with self._draft.open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
             file.truncate(size)
         extended = f"root_owner={user.pw_uid}:{user.pw_gid},assume_storage_prezeroed=1"
-        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", extended, str(draft))
-        draft.rename(self.file)
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", extended, str(self._draft))
+        with _mounted("-o", "loop,nosuid,nodev", str(self._draft)) as inside:
+            (inside / "lost+found").rmdir()
+            if os.path.lexists(self._workspace):
+                with self._opened(self._workspace) as folder:
+                    _run("cp", "-a", ".", str(inside), cwd=folder)
+            inside.chmod(0o700)
+        self._moving.touch(mode=0o600)
+        self._draft.rename(self.file)
 
     def _grow(self, size: int) -> None:
         self._growing.touch(mode=0o600)
         os.truncate(self.file, size)
-        if not self._workspace.is_mount():
+        if not self._is_mounted():
             self._grow_unmounted()
         elif may_grow_mounted(Path("/proc/self/status").read_text()):
             device = _run("findmnt", "--noheadings", "--output=SOURCE", "--mountpoint", str(self._workspace)).strip()
@@ -260,7 +357,7 @@ class Volume:
     def _at_rest(self) -> Iterator[None]:
         """Stop all that the agent runs, and start it again, also where the work between failed."""
         manager = f"user@{pwd.getpwnam(self.agent).pw_uid}.service"
-        resume = _active(manager)
+        resume = not _stopped(manager)
         if resume:
             _run("systemctl", "stop", manager)
         try:
@@ -270,11 +367,11 @@ class Volume:
                 _run("systemctl", "start", manager)
 
     def _units(self) -> dict[Path, str]:
-        """Return the files of systemd by their paths."""
+        """Return the files of systemd by their paths; the order matters where a run is cut short."""
         uid = self._user.pw_uid if self._user else "NEW"
         return {
-            UNITS / self._unit: mount_unit(self.agent, self._workspace),
             UNITS / f"user@{uid}.service.d" / "50-openclaw-disk.conf": manager_drop_in(self._workspace),
+            UNITS / self._unit: mount_unit(self.agent, self._workspace),
         }
 
     def _write_units(self) -> bool:
@@ -282,61 +379,50 @@ class Volume:
         changed = {file: text for file, text in self._units().items() if not file.exists() or file.read_text() != text}
         for file, text in changed.items() if not self._check_mode else ():
             file.parent.mkdir(mode=0o755, exist_ok=True)
-            file.write_text(text)
+            draft = file.with_suffix(".partial")
+            draft.write_text(text)
+            draft.rename(file)
         return bool(changed)
 
     def _outdated(self) -> bool:
         return "=yes" in _run("systemctl", "show", "--property=NeedDaemonReload", self._unit)
 
     def _mount(self) -> None:
-        """Mount the disk, now and before each start of the agent, with what the workspace has until then moved in.
-
-        The order makes good a run that was cut short: what is there is copied before anything can mount the disk over
-        it, and removed once the next start of the agent would.
-        """
-        if not self._workspace.exists():
-            user = pwd.getpwnam(self.agent)
-            self._workspace.mkdir(mode=0o700)
-            os.chown(self._workspace, user.pw_uid, user.pw_gid)
-        if any(self._workspace.iterdir()):
-            with self._at_rest():
-                self._copy_in()
-                self._arm()
-                self._empty()
-                self._start()
-        else:
-            self._arm()
-            self._start()
-
-    def _arm(self) -> None:
+        """Mount the disk, now and before each start of the agent, and remove what has moved in."""
+        user = pwd.getpwnam(self.agent)
+        if not self._workspace.exists():  # by the agent itself, whose home it is
+            make = ["mkdir", "-m", "700", str(self._workspace)]
+            _run(*make, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
         self._write_units()
         _run("systemctl", "daemon-reload")
+        self._start()
+        if self._moving.exists():
+            self._sweep()
 
     def _start(self) -> None:
         _run("systemctl", "start", self._unit)
-        self._workspace.chmod(0o700)
-        if (self._workspace / "lost+found").exists():
+        with suppress(OSError):  # it has what e2fsck saved
             (self._workspace / "lost+found").rmdir()
 
-    def _copy_in(self) -> None:
-        inside = FILES / "moving"
-        if inside.is_mount():  # a run before this one was killed here
-            _run("umount", str(inside))
-        inside.mkdir(mode=0o700, exist_ok=True)
-        _run("mount", "-o", "loop,nosuid,nodev", str(self.file), str(inside))
-        try:
-            _run("cp", "-a", f"{self._workspace}/.", str(inside))
-        finally:
-            _run("umount", str(inside))
-            inside.rmdir()
+    def _sweep(self) -> None:
+        """Empty the workspace on the host's own disk, also under the mounted one."""
+        with _mounted("--bind", "--make-private", str(self._workspace.parent)) as home:
+            old = home / self._workspace.name
+            if os.path.ismount(old):
+                raise VolumeError(f"{self._workspace} is mounted twice; unmount one.")
+            with self._opened(old) as folder:
+                if any(folder.iterdir()):
+                    os.sync()  # what says that the disk holds, before the originals go
+                    _run("find", ".", "-mindepth", "1", "-delete", cwd=folder)
+        self._moving.unlink()
 
-    def _empty(self) -> None:
-        for entry in self._workspace.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    def _files(self) -> list[Path]:
+        return [self.file, self._draft, self._growing, self._moving]
 
     def _remove(self) -> None:
-        self.file.unlink()
-        self._growing.unlink(missing_ok=True)
+        _detach(FILES / "moving")
+        for file in self._files():
+            file.unlink(missing_ok=True)
 
     def _forget(self, files: list[Path]) -> None:
         for file in files:
@@ -365,7 +451,7 @@ def main() -> None:
             for entry in module.params["volumes"]
         }
         for volume, size in sizes.items():
-            volume.refuse_less(size)
+            volume.refuse(size)
         if why := too_much({volume.file: size for volume, size in sizes.items()}, _free(FILES)):
             raise VolumeError(why)
         for volume, size in sizes.items():

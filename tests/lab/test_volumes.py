@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ runuser -u {_AGENT} -- bash -ec 'umask 022; mkdir -m 700 ~/workspace; cd ~/works
   echo "#!/bin/sh" > tool; chmod 751 tool; echo > .hidden/x; touch -d 2001-02-03 old; mkfifo pipe; chmod 1730 empty'
 echo > {_WORKSPACE}/of-root; chmod 600 {_WORKSPACE}/of-root
 """
+_START = f"systemctl daemon-reload; systemctl start user@$(id -u {_AGENT})"
+_ACTIVE = f"systemctl is-active user@$(id -u {_AGENT})"
 # Owner, mode, kind, number of names, size, time, target and content of everything.
 _CONTENT = (
     f"cd {_WORKSPACE}; find . -mindepth 1 -printf '%P %u:%g %m %y %n %l' '(' -type f -printf ' %s %T@' -o -true ')'"
@@ -70,18 +73,28 @@ class Host:
     def disk(self, size: str) -> dict[str, Any]:
         return self.module(volumes=[{"agent": _AGENT, "size": size}])
 
-    def cut_short(self, size: str, *, at: str, after: str = "") -> None:
-        """Have the module killed when it calls a program with arguments that begin so."""
-        program, _, words = at.partition(" ")
-        fake, real = f"/usr/local/sbin/{program}", self.root(f"command -v {program}")
+    @contextmanager
+    def program(self, call: str, does: str) -> Iterator[None]:
+        """Have a program do something else first, where it is called with arguments that begin so."""
+        name, _, words = call.partition(" ")
+        fake, real = f"/usr/local/sbin/{name}", self.root(f"command -v {name}")
         self.root(
-            f"printf '%s\\n' '#!/bin/bash' 'case \"$*\" in \"{words}\"*) {after}' 'kill -KILL $PPID; exit 1;; esac'"
-            f" 'exec {real} \"$@\"' > {fake}; chmod +x {fake}"
+            f"printf '%s\\n' '#!/bin/bash' 'case \"$*\" in \"{words}\"*) {does};; esac' 'exec {real} \"$@\"' > {fake}"
+            f"; chmod +x {fake}"
         )
         try:
-            assert "actions" not in self.disk(size), f"it was not killed at {at}"
+            yield
         finally:
             self.root(f"rm {fake}")
+
+    def cut_short(self, size: str, *, at: str, after: str = ":") -> None:
+        """Have the module killed when it calls a program."""
+        with self.program(at, f"{after}; kill -KILL $PPID; exit 1"):
+            assert "actions" not in self.disk(size), f"it was not killed at {at}"
+
+    def beneath(self) -> str:
+        """Return what the host's own disk has under the agent's."""
+        return self.root(f"mount --bind /home /mnt; ls -A /mnt/{_AGENT}/workspace; umount /mnt")
 
     def size(self) -> int:
         """Return the whole MiB that the file system has, its tables left out."""
@@ -90,30 +103,87 @@ class Host:
 
 def test_all_of_a_workspace_moves_in_also_by_runs_that_were_cut_short(host: Host) -> None:
     host.root(_USER)
+    host.cut_short("64M", at="cp", after=f"/bin/cp -a {_WORKSPACE}/. {_FOLDER}/moving")
+    # What was copied already is elsewhere, gone, or a file now.
+    host.root(f"cd {_WORKSPACE}; mv deep/er/data moved; rm soft; rm -r .hidden; touch .hidden")
     before = host.root(_CONTENT)
-    host.cut_short("64M", at="cp", after=f"/bin/cp -a {_WORKSPACE}/deep {_WORKSPACE}/soft {_FOLDER}/moving")
-    host.cut_short("64M", at="umount")
-    host.cut_short("64M", at="systemctl daemon-reload")
-    host.cut_short("64M", at="systemctl start home", after=f"touch {_WORKSPACE}/late")
-    host.root(f"rm {_WORKSPACE}/late")
-    assert host.disk("64M")["actions"] == [f"{_AGENT}: mount disk"]
+    for at in ("umount", "systemctl daemon-reload", "systemctl start home"):
+        host.cut_short("64M", at=at)
+    host.root(f"{_START}; findmnt {_WORKSPACE}")  # as at a boot
+    host.cut_short("64M", at="find")
+    assert host.disk("64M")["actions"] == [f"{_AGENT}: remove old copy"]
     assert host.root(_CONTENT) == before
     assert host.root(f"findmnt -no FSTYPE {_WORKSPACE}; ls {_FOLDER}") == f"ext4\n{_AGENT}.ext4"
-    # Nothing of it stays on the host's own disk, under the new one.
-    assert host.root(f"mount --bind /home /mnt; ls -A /mnt/{_AGENT}/workspace; umount /mnt") == ""
+    assert host.beneath() == ""
     assert host.disk("64M")["changed"] is False
 
 
-def test_an_agent_that_starts_between_finds_all_its_files(host: Host) -> None:
+def test_an_agent_that_starts_between_loses_nothing(host: Host) -> None:
     """A reboot after half a move, for one."""
     host.module(absent=[_AGENT], remove=True)
     host.root(_USER)
     before = host.root(_CONTENT)
-    for at in ("cp", "systemctl daemon-reload"):
+    for at in ("cp", "umount", "systemctl daemon-reload", "find"):
         host.cut_short("64M", at=at)
-        host.root(f"systemctl daemon-reload; systemctl start user@$(id -u {_AGENT})")
-        host.root(f"test ! -e {_WORKSPACE}/lost+found || rmdir {_WORKSPACE}/lost+found")
+        host.root(_START)
         assert host.root(_CONTENT) == before, at
+        host.root(f"cd {_WORKSPACE}; echo {at} >> log; rm -rf deep; mkdir 'at {at}'")
+        before = host.root(_CONTENT)
+    host.disk("64M")
+    assert host.root(_CONTENT) == before
+    assert host.beneath() == ""
+
+
+def test_a_move_that_was_not_finished_is_not_repeated_for_a_disk_that_is_kept(host: Host) -> None:
+    host.module(absent=[_AGENT], remove=True)
+    host.root(_USER)
+    host.cut_short("64M", at="find")
+    host.root(f"echo later > {_WORKSPACE}/log")
+    before = host.root(_CONTENT)
+    host.module(absent=[_AGENT])
+    assert host.root(f"ls -A {_WORKSPACE}; ls {_FOLDER}") == f"{_AGENT}.ext4"
+    host.disk("64M")
+    assert host.root(_CONTENT) == before
+
+
+def test_a_copy_that_is_killed_is_a_failure(host: Host) -> None:
+    """The kernel does so where memory is short."""
+    host.module(absent=[_AGENT], remove=True)
+    host.root(_USER)
+    before = host.root(_CONTENT)
+    with host.program("cp", "kill -KILL $$"):
+        assert "'cp -a . " in host.disk("64M")["msg"]
+    assert host.root(f"{_CONTENT}; {_ACTIVE}") == f"{before}\nactive"
+    host.disk("64M")
+    assert host.root(_CONTENT) == before
+
+
+def test_a_link_leads_root_nowhere(host: Host) -> None:
+    host.module(absent=[_AGENT], remove=True)
+    host.root(_USER)
+    host.root(
+        f"mkdir /srv/other; touch /srv/other/file; cd {_WORKSPACE}/..; mv workspace w; ln -s /srv/other workspace"
+    )
+    assert "must be a directory of the agent's own" in host.disk("64M")["msg"]
+    assert host.root(f"ls /srv/other; {_ACTIVE}") == "file\nactive"
+    # Also where it comes after the look.
+    host.root(f"cd {_WORKSPACE}/..; rm workspace; mv w workspace")
+    with host.program("mkfs.ext4", f"cd {_WORKSPACE}/..; mv workspace w; ln -s /srv/other workspace"):
+        assert "must be a directory of the agent's own" in host.disk("64M")["msg"]
+    assert host.root("ls /srv/other; rm -r /srv/other") == "file"
+
+
+def test_what_runs_in_an_empty_workspace_is_not_left_under_the_disk(host: Host) -> None:
+    host.module(absent=[_AGENT], remove=True)
+    host.root(_USER)
+    host.root(
+        f"find {_WORKSPACE} -mindepth 1 -delete; runuser -u {_AGENT} -- env XDG_RUNTIME_DIR=/run/user/$(id -u {_AGENT})"
+        f" systemd-run --quiet --user --working-directory={_WORKSPACE}"
+        " sh -c 'while sleep 0.1; do rm -f file; mktemp -up. file.XXX | xargs touch; done'; sleep 1"
+    )
+    assert host.root(f"ls {_WORKSPACE}")
+    host.disk("64M")
+    assert host.beneath() == ""
 
 
 def test_a_disk_grows_also_by_a_run_that_was_cut_short(host: Host) -> None:
@@ -121,9 +191,9 @@ def test_a_disk_grows_also_by_a_run_that_was_cut_short(host: Host) -> None:
     host.root(f"id {_AGENT} || {{ {_USER} }}")
     host.disk("64M")
     host.root(f"systemctl start user@$(id -u {_AGENT})")
-    before, active = host.root(_CONTENT), f"systemctl is-active user@$(id -u {_AGENT})"
+    before = host.root(_CONTENT)
     assert host.disk("80M")["actions"] == [f"{_AGENT}: grow disk"]
-    assert host.root(active) == "active"
+    assert host.root(_ACTIVE) == "active"
     small = host.size()
     host.cut_short("641M", at="resize2fs")
     assert host.disk("641M")["changed"] is True
