@@ -90,6 +90,7 @@ class Queue:
                     offer = waiter.answer()
                     job = await self._take(worker)
                     if waiter.dismissed:
+                        await self._give_back(job)
                         return None
                     if job is not None or not await waiter.wait(deadline):
                         return job
@@ -130,11 +131,11 @@ class Queue:
     async def hold(self, worker: str, leases: frozenset[tuple[str, int]]) -> tuple[Job, ...]:
         """Take back what a worker runs beside these leases, as at the lease's end; returns those jobs.
 
-        Its waiting claims end first, without a job: whoever waits there has no ear any more.
+        Its waiting claims end first, without a job: whoever waits there has no ear any more. What one of them took
+        just then is not charged, since it reached nobody.
         """
+        await self._waiters.dismiss(worker)
         now = self._clock()
-        # No pause between these two: what a dismissed claim took, it took before, and is seen here.
-        self._waiters.dismiss(worker)
         jobs = await self._store.take_back(worker, leases, partial(transitions.expire, now=now))
         for job in jobs:
             _LOG.warning("not held by %s: job %s (%s) is %s", worker, job.id, job.command, job.outcome or job.status)
@@ -191,6 +192,10 @@ class Queue:
     async def _take(self, worker: Worker) -> Job | None:
         now = self._clock()
         return await self._store.claim(worker, lambda job: transitions.deliver(job, worker.name, now))
+
+    async def _give_back(self, job: Job | None) -> None:
+        if job is not None:
+            await self.release(job.id, Lease(job.worker, job.lease_epoch), "its worker waits for it no longer")
 
     def _on_change(self, job: Job) -> None:
         if job.status is Status.QUEUED:

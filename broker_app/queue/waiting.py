@@ -17,7 +17,8 @@ class Waiter:
 
     Attributes:
         offer: The last job it was rung with and has not looked for yet.
-        dismissed: Whether its worker said that it waits no longer: what it took is taken back.
+        dismissed: Whether its worker said that it waits no longer: what it took is given back.
+        gone: Set when it has left.
     """
 
     def __init__(self, worker: Worker | None = None) -> None:
@@ -25,6 +26,7 @@ class Waiter:
         self.offer: Job | None = None
         self.stopped = False
         self.dismissed = False
+        self.gone = asyncio.Event()
         self._rung = asyncio.Event()
 
     def ring(self, job: Job) -> None:
@@ -76,6 +78,7 @@ class Waiters:
             yield waiter
         finally:
             del self._workers[waiter]
+            waiter.gone.set()
 
     @contextmanager
     def for_end(self, job_id: str) -> Iterator[Waiter]:
@@ -103,11 +106,13 @@ class Waiters:
         for waiter in self._watchers.get(job.id, ()):
             waiter.ring(job)
 
-    def dismiss(self, name: str) -> None:
-        """Wake every caller that waits for work under this name, and let it go without."""
-        for waiter in self._workers:
-            if waiter.worker is not None and waiter.worker.name == name:
-                waiter.dismiss()
+    async def dismiss(self, name: str) -> None:
+        """Wake every caller that waits for work under this name, let it go without, and wait until it has."""
+        waiters = [waiter for waiter in self._workers if waiter.worker is not None and waiter.worker.name == name]
+        for waiter in waiters:
+            waiter.dismiss()
+        for waiter in waiters:
+            await waiter.gone.wait()
 
     def stop(self) -> None:
         """Wake everybody; nobody waits from now on."""
