@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab import network
 from tests.faults.ledger import Book, script_until
-from tests.faults.stand import until
+from tests.faults.stand import inside, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,16 +85,20 @@ def _small_disk(stand: Stand) -> Iterator[None]:
 
 def test_a_full_disk_is_said_and_loses_nothing(stand: Stand) -> None:
     stand.lease(30)
-    agent = stand.agents["agent3"]
+    agent, hung = stand.agents["agent3"], stand.agents["agent1"]
     with _small_disk(stand):
         until(stand.answers, "the broker answers")
         job = stand.submit(agent.name, script_until("go-$OPENCLAW_JOB_ID"))
         until(lambda: Book.read([agent.workspace]).of(job), "the job's start")
+        runner = hung.runner
+        assert runner is not None
+        hung.machine.hang(inside(runner))
+        ping = {"command": "ping", "agent": hung.name}
+        acknowledged = [stand.bot.post("/jobs", json=ping).raise_for_status().json()["id"] for _ in range(5)]
         stand.broker_host.ssh(f"sudo sh -c 'cat /dev/zero > {_STATE}/filler 2> /dev/null || true'")
-        acknowledged, refused = [], 0
+        refused = 0
         while refused < 5:
-            body = {"command": "ping", "agent": "agent1", "payload": "x" * 200_000}
-            answer = stand.bot.post("/jobs", json=body)
+            answer = stand.bot.post("/jobs", json={**ping, "payload": "x" * 200_000})
             assert answer.status_code in {200, 503, 507}, answer.text
             if answer.is_success:
                 acknowledged.append(answer.json()["id"])
@@ -103,7 +107,8 @@ def test_a_full_disk_is_said_and_loses_nothing(stand: Stand) -> None:
         agent.go(job)
         until((agent.attempt(job) / "exit.json").exists, "the record of the end")
         stand.broker_host.ssh(f"sudo rm {_STATE}/filler")
+        hung.machine.resume()
         done = stand.ended(job)
         assert (done["status"], done["attempts"]) == ("done", 1)
-        assert {stand.ended(ping)["status"] for ping in acknowledged} <= {"done"}
-        assert stand.bot.post("/jobs", json={"command": "ping", "agent": "agent1"}).is_success
+        assert {stand.ended(job)["status"] for job in acknowledged} == {"done"}
+        assert stand.bot.post("/jobs", json=ping).is_success
