@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from runner_app import __version__, selftest
+from runner_app import __version__
 from runner_app.attempt import Services
 from runner_app.clients.jobs import BrokerError, Identity, JobsClient
 from runner_app.execution import ExecutionError
@@ -19,11 +19,10 @@ from runner_app.handlers.inline import InlineCommands
 from runner_app.journal import Journal
 from runner_app.processes import ProcessGroups
 from runner_app.runner import Runner
+from runner_app.selftest import Selftest
 from runner_app.settings import PROCESS, SYSTEMD, Settings, SettingsError, from_environment
 from runner_app.systemd import SystemdUnits
 from runner_app.watch import Watcher
-
-_log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -57,7 +56,7 @@ async def _check(settings: Settings) -> None:
     async with _client(settings) as client:
         await client.probe()
     with _watcher() as watcher:
-        if fault := await _fault(SystemdUnits(settings), settings, watcher):
+        if fault := await Selftest(SystemdUnits(settings), settings, watcher).run():
             raise ExecutionError(fault)
     sys.stdout.write(f"runner {__version__}: the broker at {settings.broker_url} accepts {settings.worker_id}\n")
 
@@ -75,15 +74,13 @@ async def _runner(settings: Settings) -> AsyncIterator[Runner]:
     with _watcher() as watcher:
         async with _client(settings) as client:
             units = SystemdUnits(settings)
-            if fault := await _fault(units, settings, watcher):
-                _log.error("%s; exec jobs will fail until this is mended and the runner started again", fault)
-                units.refuse(fault)
             services = Services(
                 settings=settings,
                 client=client,
                 watcher=watcher,
                 inline=InlineCommands(settings),
                 executors={SYSTEMD: units, PROCESS: ProcessGroups(settings)},
+                selftest=Selftest(units, settings, watcher),
             )
             yield Runner(services, Journal(settings.jobs_dir))
 
@@ -95,14 +92,6 @@ def _watcher() -> Iterator[Watcher]:
         yield watcher
     finally:
         watcher.close()
-
-
-async def _fault(units: SystemdUnits, settings: Settings, watcher: Watcher) -> str | None:
-    """Say why jobs cannot be walled in here; where there is no systemd, nothing is promised."""
-    if settings.backend != SYSTEMD:
-        return None
-    await units.prepare()
-    return await selftest.fault(units, settings, watcher)
 
 
 def _client(settings: Settings) -> JobsClient:

@@ -13,6 +13,7 @@ from runner_app.handlers.inline import InlineCommands
 from runner_app.job import JobFailedError
 from runner_app.journal import Claim
 from runner_app.outcome import STOP_LEASE, STOP_OUTPUT, STOP_RUNNER, Stage, Verdict, describe, judge
+from runner_app.selftest import Selftest
 from runner_app.settings import SYSTEMD, Settings
 from runner_app.watch import Watcher
 
@@ -31,6 +32,7 @@ class Services:
     watcher: Watcher
     inline: InlineCommands
     executors: dict[str, Executor]
+    selftest: Selftest
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Attempt:
     async def _supervise(self, executor: Executor) -> Report:
         stage = await executor.stage(self._claim)
         if stage is Stage.FRESH:
+            self._require_walls()
             command = exec_command.parse(self._claim.job.payload, self._services.settings)
             if self._adopted and not await self._still_ours():
                 return Report(Verdict.ABANDONED, "its lease was lost before it started")
@@ -102,6 +105,13 @@ class Attempt:
         if stage is not Stage.ENDED:
             return Report(Verdict.ABANDONED, "it was started, and no end was recorded: the host or its manager died")
         return self._report()
+
+    def _require_walls(self) -> None:
+        """Have a claim of an earlier runner wait for the walls; its lease ends meanwhile if they do not hold."""
+        fault = self._services.selftest.fault
+        if self._claim.backend == SYSTEMD and fault:
+            message = f"it is not started: {fault}"
+            raise ExecutionError(message)
 
     async def _until_ended(self, executor: Executor) -> Stage:
         """Wait for the end, and bring it about when the lease, the output or the runner's own end asks for it."""
@@ -189,7 +199,10 @@ class Attempt:
         duration_ms = execution.duration_ms(self._claim)
         verdict = judge(ending, stop=stop)
         if verdict is Verdict.DONE:
-            return Report(verdict, exec_command.result(self._claim.directory, duration_ms=duration_ms))
+            try:
+                return Report(verdict, exec_command.result(self._claim.directory, duration_ms=duration_ms))
+            except OSError as error:
+                return Report(Verdict.FAILED, f"it ended well, but its output cannot be read: {error.strerror}")
         reason = describe(ending, stop=stop, duration_ms=duration_ms)
         return Report(verdict, exec_command.error(self._claim.directory, reason))
 

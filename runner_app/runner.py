@@ -62,6 +62,9 @@ class Runner:
         return [asyncio.create_task(self._poll()), asyncio.create_task(self._look_after())]
 
     async def _once(self) -> None:
+        if fault := await self._services.selftest.run():
+            raise ExecutionError(fault)
+        self._adopt()
         await self._all_settled()
         await self._services.client.held(self._journal.leases())
         asked = _now()
@@ -77,6 +80,7 @@ class Runner:
 
     async def _poll(self) -> None:
         """Claim, and begin anew, by saying what we hold, when the broker may think that we hold more."""
+        await self._until_fit()
         doubt = self._services.client.doubt
         while True:
             doubt.clear()
@@ -87,6 +91,19 @@ class Runner:
                     claiming.result()
             finally:
                 await _cancel([claiming, doubting])
+
+    async def _until_fit(self) -> None:
+        """Wait until jobs can be run here; what is taken before would only be failed, or run without walls."""
+        backoff = Backoff(first=1, most=LOOK_SECONDS)
+        status = ""
+        while fault := await self._services.selftest.run():
+            status = f"no job is taken until this is mended: {fault}"
+            _log.error("%s", status)
+            notify(f"STATUS={status}")
+            await asyncio.sleep(backoff.next())
+        if status:
+            notify("STATUS=")
+        self._adopt()  # what an earlier runner had not started yet
 
     async def _claim_for_ever(self) -> None:
         backoff = Backoff(first=0.2, most=self._settings.poll_interval)
@@ -164,7 +181,7 @@ class Runner:
     async def _tidy(self) -> None:
         try:
             await self._services.executors[self._settings.backend].tidy(self._journal.holds)
-        except ExecutionError as error:
+        except (ExecutionError, OSError) as error:
             _log.warning("%s", error)
 
     async def _free_slot(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether the walls hold on this host: one probe, run just as a job is, before any job may."""
+"""Whether the walls hold on this host: a probe, run just as a job is, before any job may."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from runner_app import execution, walls
-from runner_app.execution import StartError
+from runner_app.execution import ExecutionError, StartError
 from runner_app.handlers.exec import error
 from runner_app.job import Command, Job
 from runner_app.journal import Claim
@@ -16,7 +16,6 @@ from runner_app.systemd import SystemdUnits
 from runner_app.watch import Watcher
 
 _LEASE_SECONDS = 30
-_NO_WALLS = "this host cannot isolate a job"
 # Arguments: the runner's pid, the home, and what must not be seen.
 _PROBE = """
 fails() { echo "$1" >&2; exit 1; }
@@ -28,29 +27,42 @@ for path; do [ -e "$path" ] && fails "a job can see $path"; done
 """
 
 
-async def fault(units: SystemdUnits, settings: Settings, watcher: Watcher) -> str | None:
-    """Run the probe, and return what is wrong, or None.
+class Selftest:
+    """The probe, and what it last found: ``fault`` is None once the walls held."""
 
-    Raises:
-        ExecutionError: The user's manager does not answer.
-    """
-    directory = settings.state_dir / "selftest"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700)
-    job = Job("selftest", "exec", "", time.time_ns(), _LEASE_SECONDS, 1)
-    claim = Claim(job, SYSTEMD, directory)
-    watched = (str(os.getpid()), str(Path.home()), *walls.hidden(settings))
-    argv = ("/bin/sh", "-c", _PROBE, "probe", *watched)
-    try:
-        await units.start(claim, Command(argv, str(settings.workspace), _LEASE_SECONDS * 1000))
-        await execution.until_ended(units, watcher, claim)
-    except StartError as refusal:
-        return f"{_NO_WALLS}: {refusal}"
-    finally:
-        await units.close(claim)
-        await units.tidy(lambda name: name != claim.name)
-    ending = execution.recorded_ending(claim)
-    if ending == SUCCESS:
-        return None
-    why = describe(ending, stop=None, duration_ms=0) if ending else "no end was recorded"
-    return f"{_NO_WALLS}: {error(directory, why)}"
+    def __init__(self, units: SystemdUnits, settings: Settings, watcher: Watcher) -> None:
+        self._units = units
+        self._settings = settings
+        self._watcher = watcher
+        self.fault: str | None = "it was not tried yet whether this host can isolate a job"
+
+    async def run(self) -> str | None:
+        """Find out, and return what is wrong, or None; where there is no systemd, nothing is promised."""
+        if self._settings.backend != SYSTEMD:
+            return None
+        try:
+            await self._units.prepare()
+            why = await self._probe()
+        except (StartError, ExecutionError, OSError) as refusal:
+            why = str(refusal)
+        self.fault = f"this host cannot isolate a job: {why}" if why else None
+        return self.fault
+
+    async def _probe(self) -> str | None:
+        directory = self._settings.state_dir / "selftest"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(mode=0o700)
+        job = Job("selftest", "exec", "", time.time_ns(), _LEASE_SECONDS, 1)
+        claim = Claim(job, SYSTEMD, directory)
+        watched = (str(os.getpid()), str(Path.home()), *walls.hidden(self._settings))
+        argv = ("/bin/sh", "-c", _PROBE, "probe", *watched)
+        try:
+            await self._units.start(claim, Command(argv, str(self._settings.workspace), _LEASE_SECONDS * 1000))
+            await execution.until_ended(self._units, self._watcher, claim)
+            ending = execution.recorded_ending(claim)
+            if ending == SUCCESS:
+                return None
+            return error(directory, describe(ending, stop=None, duration_ms=0) if ending else "no end was recorded")
+        finally:
+            await self._units.close(claim)
+            await self._units.tidy(lambda name: name != claim.name)

@@ -53,7 +53,7 @@ class Settings:
 
     @property
     def tmp_dir(self) -> Path:
-        """Where each job has its /tmp: on the workspace's disk, and so within its size; jobs do not see it."""
+        """Where each job has its /tmp and its output: on the workspace's disk, within its size; jobs do not see it."""
         return self.workspace / ".tmp"
 
     @property

@@ -1,11 +1,8 @@
 """A job as a unit of the user's systemd manager."""
 
-import asyncio
 import os
 import time
-from asyncio.subprocess import DEVNULL
 from collections.abc import Callable
-from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from runner_app.execution import ExecutionError, StartError, recorded_ending, wr
 from runner_app.job import Command
 from runner_app.journal import Claim
 from runner_app.outcome import STOP_OUTPUT, Stage, kept_ending, stage
+from runner_app.scratch import Scratch
 from runner_app.settings import Settings
 from runner_app.usermanager import ManagerRefusedError, UserManager
 
@@ -24,7 +22,7 @@ class SystemdUnits:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._manager = UserManager()
-        self._fault: str | None = None
+        self._scratch = Scratch(settings)
         self._units = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "systemd/user")
 
     async def prepare(self) -> None:
@@ -36,17 +34,9 @@ class SystemdUnits:
         if limits := self._settings.jobs_limits:
             await self._manager.limit(sandbox.JOBS_SLICE, limits)
 
-    def refuse(self, fault: str) -> None:
-        """Start no command any more: its walls were found not to hold."""
-        self._fault = fault
-
     async def start(self, claim: Claim, command: Command) -> None:
         """See Executor. The dead-man timer comes first, so that no job is ever without one."""
-        if self._fault:
-            message = f"could not be started: {self._fault}"
-            raise StartError(message)
-        tmp = self._make_tmp(claim)
-        write_script(claim, walls.script(command, self._settings, tmp))
+        write_script(claim, walls.script(command, self._settings, self._scratch.make(claim)))
         self._units.mkdir(parents=True, exist_ok=True)
         texts = (
             sandbox.job_unit(claim, command, self._settings),
@@ -90,7 +80,7 @@ class SystemdUnits:
         await self._manager.stop(_timer(claim))
         for file in self._files(claim.name):
             file.unlink(missing_ok=True)
-        await _remove(self._settings.tmp_dir / claim.name)
+        await self._scratch.remove(claim.name)
 
     async def tidy(self, is_open: Callable[[str], bool]) -> None:
         """See Executor. What is left are failed units, and files whose runner died before it removed them."""
@@ -100,29 +90,7 @@ class SystemdUnits:
         for file in self._units.glob("job-*"):
             if not is_open(_name(file.name)):
                 file.unlink(missing_ok=True)
-        for tmp in self._settings.tmp_dir.glob("job-*"):
-            if not is_open(tmp.name):
-                await _remove(tmp)
-
-    def _make_tmp(self, claim: Claim) -> Path | None:
-        """Make the job's /tmp, or none on a full disk: the job may be there to clean it.
-
-        Jobs see an empty folder in place of the one around it, so none can have changed it.
-        """
-        root = self._settings.tmp_dir
-        tmp = root / claim.name
-        try:
-            root.mkdir(mode=0o700, exist_ok=True)
-            if root.is_symlink():
-                message = f"could not be started: {root} is a link: remove it"
-                raise StartError(message)
-            tmp.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            if error.errno == ENOSPC and root.is_dir():
-                return None
-            message = f"could not be started: no /tmp for it: {error.strerror}"
-            raise StartError(message) from error
-        return tmp
+        await self._scratch.tidy(is_open)
 
     def _files(self, name: str) -> list[Path]:
         return [self._units / f"{name}{suffix}" for suffix in (".service", "-lease.timer", "-lease.service")]
@@ -140,13 +108,6 @@ class SystemdUnits:
         except OSError as error:
             message = f"the end of {claim.name} cannot be recorded: {error}"
             raise ExecutionError(message) from error
-
-
-async def _remove(tmp: Path) -> None:
-    """Remove what a job left, by programs that no depth of folders stops; what resists is tried again when tidying."""
-    script = 'test ! -d "$1" || { chmod -R u+rwx -- "$1"; rm -rf -- "$1"; }'
-    process = await asyncio.create_subprocess_exec("/bin/sh", "-c", script, "remove", str(tmp), stderr=DEVNULL)
-    await process.wait()
 
 
 def _alive(unit: dict[str, Any] | None) -> bool:

@@ -6,7 +6,8 @@ from which it cannot make another.
 
 systemd tells every process of the unit to end, of which only the job's own may heed it: a shell waits, and then ends as
 it was told, so that systemd records a stop as such. When the job's main process has ended, bubblewrap ends, and what is
-left behind the walls is killed: the end is recorded when nothing of the job is alive.
+left behind the walls is killed: the end is recorded when nothing of the job is alive. The job has a session of its
+own, so that what it sends to its process group does not reach the shell, whose end by a signal is systemd's word alone.
 """
 
 import os
@@ -45,6 +46,7 @@ def _enclosed(command: Command, settings: Settings, tmp: Path | None) -> list[st
     masked = [path for path in (*_MASKED, str(settings.state_dir)) if Path(path).is_dir() and _is_shown(path)]
     others = str(settings.tmp_dir)
     argv = [_PROGRAM, "--unshare-user", "--unshare-pid", "--unshare-ipc", "--disable-userns", "--die-with-parent"]
+    argv += ["--new-session"]
     for path in (*_SHOWN, *_RESOLVERS):
         argv += ["--ro-bind-try", path, path]
     argv += _shorthands()

@@ -6,6 +6,7 @@ workspace) and ``timeout`` (milliseconds), or else a shell line as it stands. Th
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ def parse(payload: str, settings: Settings) -> Command:
 
 
 def result(directory: Path, *, duration_ms: int) -> str:
-    """Return the result of a job that ended well and whose output lies in ``directory``."""
+    """Return the result of a job that ended well and whose output lies in ``directory``.
+
+    Raises:
+        OSError: The output cannot be read.
+    """
     kept = KEPT_BYTES
     while True:
         stdout, cut_stdout = _tail(directory / STDOUT, kept)
@@ -57,14 +62,22 @@ def result(directory: Path, *, duration_ms: int) -> str:
 
 def error(directory: Path, reason: str) -> str:
     """Return the error of a job: why, and the last it said on stderr."""
-    stderr, _ = _tail(directory / STDERR, 4 * _TAIL_CHARACTERS)
+    try:
+        stderr, _ = _tail(directory / STDERR, 4 * _TAIL_CHARACTERS)
+    except OSError as unreadable:
+        stderr = f"(its stderr cannot be read: {unreadable.strerror})"
     tail = stderr.strip()[-_TAIL_CHARACTERS:]
     return f"{reason}: {tail}" if tail else reason
 
 
 def output_bytes(directory: Path) -> int:
-    """Return how much a job has written so far."""
-    return sum(file.stat().st_size for file in directory.iterdir() if file.name in {STDOUT, STDERR})
+    """Return how much a job has written so far, or has reserved."""
+    total = 0
+    for name in (STDOUT, STDERR):
+        with suppress(FileNotFoundError):
+            status = (directory / name).stat()
+            total += max(status.st_size, status.st_blocks * 512)
+    return total
 
 
 def _decode(payload: str) -> dict[str, Any]:
@@ -140,6 +153,7 @@ def _timeout(value: dict[str, Any], ceiling: int) -> int:
 
 def _tail(path: Path, limit: int) -> tuple[str, bool]:
     try:
+        path.chmod(0o600)  # a job can take everybody's rights away, by the file that it was given
         with path.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - limit))

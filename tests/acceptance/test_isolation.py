@@ -29,9 +29,13 @@ if TYPE_CHECKING:
 PLACES = {"agent1": ("agents-1", "agent2"), "agent3": ("agents-2", "deploy")}
 EVERYWHERE = pytest.mark.parametrize("place", PLACES, indirect=True)
 _MARK = "written-by-a-job"
+_OTHER_SLEEP = "60.125"
 _CONNECT = "python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect('{}')\""
 # PTRACE_ATTACH
 _TRACE = 'python3 -c "import ctypes; exit(ctypes.CDLL(None).ptrace(16, {}, 0, 0))"'
+
+# io_uring_setup, which has one number everywhere
+_RING = 'python3 -c "import ctypes; exit(ctypes.CDLL(None).syscall(425, 1, ctypes.create_string_buffer(120)) < 0)"'
 
 
 @dataclass
@@ -50,8 +54,8 @@ _ATTEMPTS = {
     ),
     "read the runner's records": Attempt("cat {target}", "{state}/jobs/{other_job}/claim.json"),
     "read the runner's environment": Attempt("cat {target}", "/proc/{runner}/environ"),
-    "read another job's output": Attempt("cat {target}", "{state}/jobs/{other_job}/stdout"),
-    "read another job's /tmp": Attempt("cat {target} || cat /tmp/secret", "{workspace}/.tmp/{other_job}/secret"),
+    "read another job's output": Attempt("cat {target}", "{workspace}/.tmp/{other_job}/stdout"),
+    "read another job's /tmp": Attempt("cat {target} || cat /tmp/secret", "{workspace}/.tmp/{other_job}/tmp/secret"),
     "change another job's /tmp": Attempt("mv -T {workspace}/.tmp {workspace}/moved$$", "{workspace}/.tmp/{other_job}"),
     "see its agent's home": Attempt("ls {target}", "{home}/.bashrc"),
     "see another user's home": Attempt("ls {target}", "/home/{neighbour}/.bashrc"),
@@ -74,7 +78,8 @@ _ATTEMPTS = {
     "write a program": Attempt("touch {target}/{mark}", "/usr/local/bin"),
     "write a release": Attempt("touch {target}/{mark}", "/opt/openclaw/agents/{agent}/current"),
     # Processes.
-    "see others' processes": Attempt("ls -d /proc/[0-9]* | sed -n '20p' | grep ."),
+    "see other users' processes": Attempt("find /proc -maxdepth 1 -name '[0-9]*' ! -user $(id -u) | grep ."),
+    "see another job's processes": Attempt("grep -lz '^{other_sleep}$' /proc/[0-9]*/cmdline", "/proc/{other_pid}"),
     "signal its runner": Attempt("kill -KILL {runner} || kill -STOP {runner}", "/proc/{runner}"),
     "signal its user manager": Attempt("kill -KILL {manager} || kill -STOP {manager}", "/proc/{manager}"),
     "signal another job": Attempt("kill -KILL {other_pid} || kill -STOP {other_pid}", "/proc/{other_pid}"),
@@ -90,6 +95,7 @@ _ATTEMPTS = {
     "mount a file system": Attempt("mount -t tmpfs tmpfs /tmp", "/usr/bin/mount"),
     "put up walls of its own": Attempt("bwrap --ro-bind / / true", "/usr/bin/bwrap"),
     "make a device": Attempt("mknod device b 7 0", "/dev/loop0"),
+    "have the kernel call for it": Attempt(_RING),
     "lower its rank": Attempt("nice -n 0 true && renice -n 0 $$"),
 }
 
@@ -145,9 +151,9 @@ class Place:
     @contextmanager
     def other_job(self) -> Iterator[dict[str, str]]:
         """Have another job wait in its box meanwhile."""
-        job = self.submit("echo its own > /tmp/secret; echo its output; exec sleep 60")
+        job = self.submit(f"echo its own > /tmp/secret; echo its output; exec sleep {_OTHER_SLEEP}")
         name = f"job-{job}-e1"
-        secret = f"{self.workspace}/.tmp/{name}/secret"
+        secret = f"{self.workspace}/.tmp/{name}/tmp/secret"  # noqa: S108 - this is what a job has as its /tmp
         self.root(f"for i in $(seq 100); do test -s {secret} && exit; sleep 0.1; done; exit 1")
         try:
             yield {"other_job": name, "other_pid": self.pid(f"{name}.service")}
@@ -184,6 +190,7 @@ def outcome(place: Place) -> dict[str, set[str]]:
             "neighbour": place.neighbour,
             "neighbours_workspace": f"/home/{place.neighbour}" + ("/workspace" * place.neighbour.startswith("agent")),
             "mark": _MARK,
+            "other_sleep": _OTHER_SLEEP,
         }
         targets = {name: attempt.target.format(**words) for name, attempt in _ATTEMPTS.items()}
         commands = {name: attempt.command.format(**words, target=targets[name]) for name, attempt in _ATTEMPTS.items()}
@@ -272,8 +279,21 @@ while True:
     open(f"n{n}", "w").write("x")
     n += 1
 ' 2> /dev/null
-fallocate --keep-size --length 4G /dev/stdout && exit 9
+echo why >&2
 exit 1
+"""
+# By fallocate, and by FS_IOC_RESVSP64, which is the same in another system call.
+_RESERVE = r"""
+import ctypes, fcntl, struct
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.fallocate(1, 1, ctypes.c_long(0), ctypes.c_long(1 << 40)) == 0:
+    exit("fallocate")
+try:
+    fcntl.ioctl(2, 0x4030582A, struct.pack("hhqqiI16x", 0, 0, 0, 8 << 30, 0, 0))
+except OSError as error:
+    print(error.strerror, end="")
+else:
+    exit("reserved")
 """
 _HOG = r"""
 import os, sys, time, resource
@@ -395,9 +415,11 @@ def test_a_job_cannot_fill_the_hosts_disk(place: Place) -> None:
     """Only its agent's own disk is full then; the next job starts all the same, and can clean up."""
     free = "df --output=avail -B1M / | tail -1"
     before = int(place.root(free))
+    assert place.output(f"python3 -c {shlex.quote(_RESERVE)}") == "No space left on device"
     filled = place.run(_FILL)
     assert place.run("head -c 3G /dev/zero > /dev/shm/fill")["status"] == "failed"
-    assert filled["error"].startswith("exit code 1:"), filled["error"]
+    # Room for a few words is kept.
+    assert filled["error"] == "exit code 1: why"
     # The machine's disk is also others'; three times 2 GiB were tried.
     assert before - int(place.root(free)) < 1500
     assert place.ping(place.agent)
@@ -417,24 +439,41 @@ def test_output_without_end_is_stopped(place: Place) -> None:
     assert time.monotonic() - started < 8
 
 
-def test_a_runner_without_walls_runs_no_jobs(fleet: TestFleet, bot: Submitter) -> None:
-    """Once with a bubblewrap that is gone, once with one that walls nothing in."""
+@EVERYWHERE
+def test_a_job_that_locks_its_output_is_reported(place: Place) -> None:
+    assert place.output("python3 -c 'import os; os.fchmod(1, 0); os.fchmod(2, 0); print(1)'") == "1\n"
+
+
+@EVERYWHERE
+def test_a_job_that_ends_its_process_group_ends_itself(place: Place) -> None:
+    """As a shell's trap does; nobody outside is to think that the host ended it."""
+    ended = place.run("trap 'kill 0' EXIT; exit 0")
+    assert (ended["error"], ended["attempts"]) == ("exit code 143 (SIGTERM)", 1)
+
+
+def test_a_runner_without_walls_takes_no_jobs(fleet: TestFleet, bot: Submitter) -> None:
+    """Once with a bubblewrap that is gone, once with one that walls nothing in; it goes on by itself when mended."""
     place = Place(fleet, bot, "agent3")
-    restart = f"systemctl --user -M {place.agent}@ restart openclaw-runner"
+    manager = f"systemctl --user -M {place.agent}@"
     bare = r'#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift; exec "$@"\n'
     breaks = {
         "exit code 127": ":",
         "a job can signal its runner": f"printf '{bare}' > /usr/bin/bwrap; chmod +x /usr/bin/bwrap",
     }
+    held = place.submit("touch held; until [ -e go ]; do sleep 0.1; done; echo held")
+    place.root(f"for i in $(seq 100); do test -e {place.workspace}/held && exit; sleep 0.1; done; exit 1")
     place.root("mv /usr/bin/bwrap /usr/bin/bwrap.kept")
     try:
         for reason, step in breaks.items():
-            place.root(f"{step}; {restart}")
-            ended = place.run("touch started")
-            assert ended["status"] == "failed"
-            assert "this host cannot isolate a job" in ended["error"]
-            assert reason in ended["error"]
-            assert place.ping(place.agent)
+            place.root(f"{step}; {manager} restart openclaw-runner")
+            status = f"{manager} show -p StatusText --value openclaw-runner"
+            place.root(f"for i in $(seq 150); do {status} | grep -q '{reason}' && exit; sleep 0.1; done; exit 1")
+            assert "this host cannot isolate a job" in place.root(status)
+        job = place.submit("echo started")
+        place.root(f"touch {place.workspace}/go")
+        assert place.submitter.job(held, wait=15)["status"] == "done"
+        assert place.submitter.job(job, wait=2)["status"] == "queued"
     finally:
-        place.root(f"mv /usr/bin/bwrap.kept /usr/bin/bwrap; {restart}")
-    assert place.output("ls started 2>&1 || echo none").endswith("none\n")
+        place.root(f"mv /usr/bin/bwrap.kept /usr/bin/bwrap; rm -f {place.workspace}/go {place.workspace}/held")
+    ended = place.submitter.job(job, wait=25)
+    assert (ended["status"], ended["attempts"]) == ("done", 1), ended["error"]

@@ -286,3 +286,24 @@ def test_runners_killed_in_a_loop_run_and_report_each_job_once(broker: Broker, r
     jobs = [broker.job(job_id) for job_id in ids]
     assert [job["error"] for job in jobs] == [f"exit code {n % 3}" if n % 3 else None for n in range(24)]
     assert kills > 5
+
+
+@pytest.mark.parametrize(("broken", "reason"), [("bus", "does not answer"), ("state/selftest", "File exists")])
+def test_a_runner_that_cannot_test_its_walls_takes_no_job_and_lives(
+    broken: str, reason: str, broker: Broker, runner: Runner, tmp_path: Path
+) -> None:
+    """Without a manager that answers, and with a state directory that does not take what the test needs."""
+    runner.environment |= {"RUNNER_BACKEND": "systemd", "XDG_RUNTIME_DIR": str(tmp_path)}
+    runner.state.mkdir()
+    for file in {"bus", broken}:
+        (tmp_path / file).touch()
+    job = broker.submit("ping")
+    process = runner.start("run")
+    until(lambda: runner.log.read_text().count("no job is taken until this is mended") > 1)
+    assert f"this host cannot isolate a job: {'' if broken == 'bus' else '[Errno 17] '}" in runner.log.read_text()
+    assert reason in runner.log.read_text()
+    assert process.poll() is None
+    assert broker.job(job)["status"] == "queued"
+    assert runner.end() == 0
+    once = runner.call("run", "--once")
+    assert (once.returncode, once.stderr.count("cannot isolate a job")) == (1, 1), once.stderr

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner_app.handlers.exec import DEFAULT_TIMEOUT_MS, KEPT_BYTES, RESULT_BYTES, error, parse, result
+from runner_app.handlers.exec import DEFAULT_TIMEOUT_MS, KEPT_BYTES, RESULT_BYTES, error, output_bytes, parse, result
 from runner_app.job import JobFailedError
 
 if TYPE_CHECKING:
@@ -122,3 +123,21 @@ def test_an_error_ends_with_the_last_of_stderr(tmp_path: Path) -> None:
     assert text.startswith("exit code 1: ")
     assert text.endswith("no such file")
     assert len(text) < 1100
+
+
+def test_output_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    for name in ("stdout", "stderr"):
+        (tmp_path / name).mkdir()
+    assert error(tmp_path, "exit code 1") == "exit code 1: (its stderr cannot be read: Is a directory)"
+    with pytest.raises(IsADirectoryError):
+        result(tmp_path, duration_ms=0)
+
+
+def test_output_counts_by_what_it_takes(tmp_path: Path) -> None:
+    assert output_bytes(tmp_path) == 0
+    (tmp_path / "stdout").write_text("abc")
+    small = output_bytes(tmp_path)
+    assert 3 <= small < 1 << 20
+    (tmp_path / "stderr").touch()
+    subprocess.run(["fallocate", "--keep-size", "--length", "1M", str(tmp_path / "stderr")], check=True)
+    assert output_bytes(tmp_path) >= small + (1 << 20)
