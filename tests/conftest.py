@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xdist.remote import Producer
 
 _TESTS = Path(__file__).parent
 _LAB_AREAS = {"acceptance", "faults", "lab", "molecule"}
@@ -60,25 +63,30 @@ class Areas:
             write(f"CI must not skip in: {', '.join(self.skipped_in_lab())}", red=True)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what may run beside what (pytest-xdist): labs one after the other, of the rest each file apart.
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist's is untyped
+    """What may run beside what: labs one after the other, of the rest each file apart.
 
     A test that looks for what a lab left on the machine must not meet another lab.
     """
-    for item in items:
-        file = item.path.relative_to(_TESTS)
-        lane = "lab" if file.parts[0] in _LAB_AREAS else str(file)
-        item.add_marker(pytest.mark.xdist_group(lane))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "lab" if Path(file).parts[1] in _LAB_AREAS else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
+    return Lanes(config, log)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _temporary_files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep temporary files of the tests beside a lab out of /tmp, where a lab's tests look for what it left."""
+def _beside_a_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let a lab's tests alone: what runs beside them yields to them, and makes nothing in /tmp, where they look."""
     if request.path.relative_to(_TESTS).parts[0] in _LAB_AREAS:
         yield
         return
     folder = str(tmp_path_factory.mktemp("tmp"))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.setpriority(os.PRIO_PROCESS, 0, 10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)

@@ -57,7 +57,7 @@ def _state(fleet: TestFleet, mutation: Mutation) -> str:
     return str(host.run_expect([0], f"stat -c '%a %U' {mutation.path}; sha256sum {mutation.path}").stdout)
 
 
-def test_the_next_run_repairs_exactly_what_waschanged_tasks(fleet: TestFleet) -> None:
+def test_the_next_run_repairs_exactly_what_was_changed(fleet: TestFleet) -> None:
     good = {mutation: _state(fleet, mutation) for mutation in MUTATIONS}
     for mutation in MUTATIONS:
         fleet.host(mutation.node).run_expect([0], mutation.spoil.format(path=mutation.path))

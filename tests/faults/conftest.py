@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _stand() -> Iterator[Stand]:
     if lacking := missing():
         pytest.skip(lacking)

@@ -80,7 +80,14 @@ class TestFleet:
         ]
         environment = {**self.environment, **inventory.environment(), "ANSIBLE_FORCE_COLOR": "0"}
         return subprocess.run(
-            argv, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            argv,
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     def host(self, name: str) -> Host:
