@@ -34,6 +34,7 @@ echo > {_WORKSPACE}/of-root; chmod 600 {_WORKSPACE}/of-root
 """
 _START = f"systemctl daemon-reload; systemctl start user@$(id -u {_AGENT})"
 _ACTIVE = f"systemctl is-active user@$(id -u {_AGENT})"
+_UNITS = f"/etc/systemd/system/user@$(id -u {_AGENT}).service.d"
 # Owner, mode, kind, number of names, size, time, target and content of everything.
 _CONTENT = (
     f"cd {_WORKSPACE}; find . -mindepth 1 -printf '%P %u:%g %m %y %n %l' '(' -type f -printf ' %s %T@' -o -true ')'"
@@ -118,17 +119,27 @@ def test_all_of_a_workspace_moves_in_also_by_runs_that_were_cut_short(host: Host
     assert host.disk("64M")["changed"] is False
 
 
-def test_an_agent_that_starts_between_loses_nothing(host: Host) -> None:
-    """A reboot after half a move, for one."""
+def test_an_agent_that_runs_between_loses_nothing(host: Host) -> None:
+    """A reboot after half a move, for one; whether it has its disk by then or not."""
     host.module(absent=[_AGENT], remove=True)
     host.root(_USER)
     before = host.root(_CONTENT)
-    for at in ("cp", "umount", "systemctl daemon-reload", "find"):
-        host.cut_short("64M", at=at)
+
+    def between(at: str) -> str:
         host.root(_START)
         assert host.root(_CONTENT) == before, at
         host.root(f"cd {_WORKSPACE}; echo {at} >> log; rm -rf deep; mkdir 'at {at}'")
-        before = host.root(_CONTENT)
+        after = host.root(_CONTENT)
+        host.root(f"systemctl stop user@$(id -u {_AGENT}); umount -q {_WORKSPACE} || :")
+        return after
+
+    host.root(f"touch {_UNITS}")
+    assert "File exists" in host.disk("64M")["msg"]
+    before = between("a disk that no unit mounts")
+    host.root(f"rm {_UNITS}")
+    for at in ("cp", "umount", "systemctl daemon-reload", "find"):
+        host.cut_short("64M", at=at)
+        before = between(at)
     host.disk("64M")
     assert host.root(_CONTENT) == before
     assert host.beneath() == ""
