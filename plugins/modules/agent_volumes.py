@@ -67,7 +67,7 @@ actions:
 FILES = Path("/var/lib/openclaw/volumes")
 UNITS = Path("/etc/systemd/system")
 SMALLEST = 64 * 2**20
-# What disks leave to the host for its logs, its upgrades and its jobs' output.
+# What disks leave to the host for its logs and its upgrades.
 RESERVE = 2 * 2**30
 # ext4 has room for no more files than one for each of so many bytes; see mke2fs.conf.
 BYTES_PER_FILE = 16384
