@@ -460,20 +460,27 @@ def test_a_runner_without_walls_takes_no_jobs(fleet: TestFleet, bot: Submitter) 
         "exit code 127": ":",
         "a job can signal its runner": f"printf '{bare}' > /usr/bin/bwrap; chmod +x /usr/bin/bwrap",
     }
+    # A claim that an earlier runner died over before it started the job.
+    left = f"{place.home}/.local/state/openclaw-runner/jobs/job-left-e1"
+    job = {"id": "left", "payload": "", "lease_epoch": 1, "lease_seconds": 60, "max_deliveries": 1, "command": "exec"}
+    claim = shlex.quote(json.dumps({"backend": "systemd", "job": job}))
+    leave = f"runuser -u {place.agent} -- sh -c {shlex.quote(f'mkdir -p {left} && echo {claim} > {left}/claim.json')}"
     held = place.submit("touch held; until [ -e go ]; do sleep 0.1; done; echo held")
     place.root(f"for i in $(seq 100); do test -e {place.workspace}/held && exit; sleep 0.1; done; exit 1")
     place.root("mv /usr/bin/bwrap /usr/bin/bwrap.kept")
     try:
         for reason, step in breaks.items():
-            place.root(f"{step}; {manager} restart openclaw-runner")
+            place.root(f"{step}; {leave}; {manager} restart openclaw-runner")
             status = f"{manager} show -p StatusText --value openclaw-runner"
             place.root(f"for i in $(seq 150); do {status} | grep -q '{reason}' && exit; sleep 0.1; done; exit 1")
             assert "this host cannot isolate a job" in place.root(status)
-        job = place.submit("echo started")
+        waiting = place.submit("echo started")
         place.root(f"touch {place.workspace}/go")
         assert place.submitter.job(held, wait=15)["status"] == "done"
-        assert place.submitter.job(job, wait=2)["status"] == "queued"
+        assert place.submitter.job(waiting, wait=2)["status"] == "queued"
+        place.root(f"test -e {left}")
     finally:
         place.root(f"mv /usr/bin/bwrap.kept /usr/bin/bwrap; rm -f {place.workspace}/go {place.workspace}/held")
-    ended = place.submitter.job(job, wait=25)
+    ended = place.submitter.job(waiting, wait=25)
     assert (ended["status"], ended["attempts"]) == ("done", 1), ended["error"]
+    place.root(f"for i in $(seq 100); do test -e {left} || exit 0; sleep 0.1; done; exit 1")
