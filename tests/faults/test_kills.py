@@ -126,7 +126,8 @@ def test_a_job_is_done_as_promised(stand: Stand, point: str, victim: str) -> Non
     runs = _book(agent).of(job)
     assert (done["attempts"], len(runs)) == _EXPECTED.get((point, victim), (1, 1))
     assert done["lease_epoch"] == done["attempts"]
-    assert done["attempts"] == 1 or done["started_at"] < lease, "it waited for its lease to end"
+    # No lease: a reset of the connection told the broker already that nobody has the job.
+    assert done["attempts"] == 1 or lease is None or done["started_at"] < lease, "it waited for its lease to end"
     assert not _book(agent).overlapping(job)
     assert [run.ended for run in runs] == [False] * (len(runs) - 1) + [True]
 

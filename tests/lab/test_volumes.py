@@ -66,7 +66,13 @@ class Host:
         argv += ["-m", "agent_volumes", "-a", json.dumps({"volumes": [], **parameters})]
         settings = {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_FORCE_COLOR": "0"}
         done = subprocess.run(
-            argv, cwd=PROJECT, env={**os.environ, **settings}, capture_output=True, text=True, check=False
+            argv,
+            cwd=PROJECT,
+            env={**os.environ, **settings},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         result: dict[str, Any] = json.loads(done.stdout.rpartition("=> ")[2])
         return result

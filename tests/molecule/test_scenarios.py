@@ -34,6 +34,7 @@ def _run(scenario: Path) -> subprocess.CompletedProcess[str]:
         [str(Path(sys.executable).with_name("molecule")), "test", "--scenario-name", scenario.name],
         cwd=scenario.parents[1],
         env={**inventory.environment(), "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
