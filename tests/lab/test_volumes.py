@@ -6,7 +6,7 @@ A run is cut short at a program that the module calls, by one of that name that 
 from __future__ import annotations
 
 import json
-import os
+import shlex
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fleet import inventory
 from tests.support.lab import PROJECT, TestLab
 
 if TYPE_CHECKING:
@@ -58,8 +59,12 @@ class Host:
         self._lab = lab
 
     def root(self, script: str) -> str:
-        ssh = ["ssh", "-F", str(self._lab.lab.ssh_config), "h1", "sudo bash -e"]
-        return subprocess.run(ssh, input=script, capture_output=True, text=True, check=True).stdout.strip()
+        return self._lab.machine("h1").ssh(f"sudo bash -ec {shlex.quote(script)}").strip()
+
+    def anew(self) -> None:
+        """Have the agent's user without a disk, as at the beginning."""
+        self.module(absent=[_AGENT], remove=True)
+        self.root(_USER)
 
     def module(self, **parameters: Any) -> dict[str, Any]:
         argv = [str(Path(sys.executable).parent / "ansible"), "-i", str(self._lab.lab.inventory), "h1", "--become"]
@@ -68,7 +73,7 @@ class Host:
         done = subprocess.run(
             argv,
             cwd=PROJECT,
-            env={**os.environ, **settings},
+            env={**inventory.environment(), **settings},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -127,8 +132,7 @@ def test_all_of_a_workspace_moves_in_also_by_runs_that_were_cut_short(host: Host
 
 def test_an_agent_that_runs_between_loses_nothing(host: Host) -> None:
     """A reboot after half a move, for one; whether it has its disk by then or not."""
-    host.module(absent=[_AGENT], remove=True)
-    host.root(_USER)
+    host.anew()
     before = host.root(_CONTENT)
 
     def between(at: str) -> str:
@@ -152,8 +156,7 @@ def test_an_agent_that_runs_between_loses_nothing(host: Host) -> None:
 
 
 def test_a_move_that_was_not_finished_is_not_repeated_for_a_disk_that_is_kept(host: Host) -> None:
-    host.module(absent=[_AGENT], remove=True)
-    host.root(_USER)
+    host.anew()
     host.cut_short("64M", at="find")
     host.root(f"echo later > {_WORKSPACE}/log")
     before = host.root(_CONTENT)
@@ -165,8 +168,7 @@ def test_a_move_that_was_not_finished_is_not_repeated_for_a_disk_that_is_kept(ho
 
 def test_a_copy_that_is_killed_is_a_failure(host: Host) -> None:
     """The kernel does so where memory is short."""
-    host.module(absent=[_AGENT], remove=True)
-    host.root(_USER)
+    host.anew()
     before = host.root(_CONTENT)
     with host.program("cp", "kill -KILL $$"):
         assert "'cp -a . " in host.disk("64M")["msg"]
@@ -176,8 +178,7 @@ def test_a_copy_that_is_killed_is_a_failure(host: Host) -> None:
 
 
 def test_a_link_leads_root_nowhere(host: Host) -> None:
-    host.module(absent=[_AGENT], remove=True)
-    host.root(_USER)
+    host.anew()
     host.root(
         f"mkdir /srv/other; touch /srv/other/file; cd {_WORKSPACE}/..; mv workspace w; ln -s /srv/other workspace"
     )
@@ -191,8 +192,7 @@ def test_a_link_leads_root_nowhere(host: Host) -> None:
 
 
 def test_what_runs_in_an_empty_workspace_is_not_left_under_the_disk(host: Host) -> None:
-    host.module(absent=[_AGENT], remove=True)
-    host.root(_USER)
+    host.anew()
     host.root(
         f"find {_WORKSPACE} -mindepth 1 -delete; runuser -u {_AGENT} -- env XDG_RUNTIME_DIR=/run/user/$(id -u {_AGENT})"
         f" systemd-run --quiet --user --working-directory={_WORKSPACE}"
