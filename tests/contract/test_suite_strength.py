@@ -7,6 +7,7 @@ import io
 import os
 import shlex
 import sys
+import tempfile
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -66,8 +67,9 @@ def run(rule: str, test: str) -> Outcomes:
     os.environ["CONTRACT_COMMAND"] = shlex.join(command)
     os.environ.pop("CONTRACT_URL", None)
     outcomes = Outcomes()
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        code = pytest.main([*_OPTIONS, str(_HERE / test)], plugins=[outcomes])
+    # A folder of its own: several at once clear away each other's of the common one.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as output:
+        code = pytest.main([*_OPTIONS, f"--basetemp={folder}/t", str(_HERE / test)], plugins=[outcomes])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         outcomes.errors.append(output.getvalue())
     return outcomes
