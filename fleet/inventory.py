@@ -59,9 +59,9 @@ class Inventory:
         return _named(self.agents, name, "agent")
 
     def broker(self) -> Node:
-        """Return the broker's node; FleetError where the inventory's group `broker` is empty."""
+        """Return the broker's node; FleetError where the inventory's group `brokers` is empty."""
         if not self.brokers:
-            raise FleetError("the inventory has no host in the group 'broker'")
+            raise FleetError("the inventory has no host in the group 'brokers'")
         return self.node(self.brokers[0])
 
 
@@ -108,7 +108,7 @@ def parse(listed: dict[str, Any]) -> Inventory:
     """Turn what `ansible-inventory --list` prints into an Inventory."""
     hosts: dict[str, dict[str, Any]] = listed["_meta"]["hostvars"]
     shared = next(iter(hosts.values()), {})
-    brokers = tuple(listed.get("broker", {}).get("hosts", ()))
+    brokers = tuple(listed.get("brokers", {}).get("hosts", ()))
     port = hosts[brokers[0]].get("broker_port", 8000) if brokers else 8000
     agents = [_agent(number, agent) for number, agent in enumerate(shared.get("agents", []), start=1)]
     return Inventory(

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 # The nodes that inventory/group_vars declares agents for, as (name, image, group).
 NODES = (
-    ("broker-1", "debian-12", "broker"),
-    ("agents-1", "debian-12", "runner"),
-    ("agents-2", "debian-13", "runner"),
+    ("broker-1", "debian-12", "brokers"),
+    ("agents-1", "debian-12", "runners"),
+    ("agents-2", "debian-13", "runners"),
 )
 _BROKER_PORT = 8000
 

@@ -63,7 +63,7 @@ class Site:
         self.lab = TestLab(PURPOSE)
         self.results = results
         self.scratch = self.lab.lab.folder / "bench"
-        self.nodes = [*NODES, *((f"agents-{n}", NODES[2 - n % 2][1], "runner") for n in range(3, size))]
+        self.nodes = [*NODES, *((f"agents-{n}", NODES[2 - n % 2][1], "runners") for n in range(3, size))]
         self.agents: list[dict[str, Any]] = yaml.safe_load(_DECLARED.read_text())["agents"]
         for n in range(3, size):
             like = [agent for agent in self.agents if agent["node"] == f"agents-{2 - n % 2}"]

@@ -63,7 +63,7 @@ def story() -> Iterator[Story]:
     run = _playbook(fleet)
     _playbook(fleet, "-e", json.dumps(_OFF))
     off = {(host, "runner_remove_home" * (host == _HOMELESS)): lines for host, lines in _listings(fleet).items()}
-    _playbook(fleet, "-e", json.dumps({**_OFF, "broker_remove_data": True}), "--limit", "broker")
+    _playbook(fleet, "-e", json.dumps({**_OFF, "broker_remove_data": True}), "--limit", "brokers")
     off["broker-1", "broker_remove_data"] = _listings(fleet)["broker-1"]
     for name in _GROUPS:
         fleet.lab.run("restore", name, "fresh")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LISTED = {
-    "broker": {"hosts": ["broker-1"]},
+    "brokers": {"hosts": ["broker-1"]},
     "_meta": {
         "hostvars": {
             "broker-1": {
@@ -46,7 +46,7 @@ def test_an_unknown_name_is_refused_with_those_there_are(find: str) -> None:
 
 
 def test_a_fleet_without_a_broker_is_refused() -> None:
-    with pytest.raises(FleetError, match="group 'broker'"):
+    with pytest.raises(FleetError, match="group 'brokers'"):
         inventory.parse({"_meta": {"hostvars": {}}}).broker()
 
 

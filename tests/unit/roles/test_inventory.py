@@ -40,7 +40,7 @@ def variables(host: str) -> dict[str, Any]:
 
 
 def test_every_agent_lives_on_a_node_of_the_example() -> None:
-    nodes = inventory()["runner"]["hosts"]
+    nodes = inventory()["runners"]["hosts"]
 
     assert {agent["node"] for agent in variables(nodes[0])["agents"]} == set(nodes)
 
