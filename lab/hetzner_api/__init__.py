@@ -1,0 +1,1 @@
+"""A stand-in for the Hetzner Cloud HTTP API, with machines behind it."""
