@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PROXY_PORT = 3128
 _FIRST_NUMBER = 11
 _LAST_NUMBER = 250
-_RESERVED = {"complete", "controller", "lab", "proxy", "relay"}
+_RESERVED = {"complete", "controller", "headscale", "lab", "proxy", "relay", "tailscaled"}
 # systemd-nspawn makes these and leaves them.
 _NSPAWN_FOLDERS = (Path("/run/systemd/nspawn/propagate"), Path("/run/systemd/nspawn"))
 
@@ -106,7 +106,7 @@ class Lab:
         hosts = list(hosts)
         for name, base, _ in hosts:
             _check_host(name, base)
-        self._prepare()
+        self.prepare()
         created = [self._create(*host) for host in hosts]
         self.write_address_book()
         self.each(Machine.start, created)
@@ -131,7 +131,8 @@ class Lab:
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(action, machines))
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Make what a lab has beside hosts: its folder, keys, network and package proxy; what is there is left."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self._make_keys()
