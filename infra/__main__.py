@@ -1,0 +1,5 @@
+"""What the Pulumi engine runs."""
+
+from infra.stack import deploy
+
+deploy()
