@@ -101,7 +101,12 @@ def load(extra: list[Path]) -> Inventory:
     )
     if done.returncode:
         raise FleetError(f"the inventory cannot be read: {done.stderr.strip()}")
-    return parse(json.loads(done.stdout))
+    return parse(json.loads(done.stdout, object_hook=_plain))
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    """Return what Ansible marks as not to be rendered (values from a stack) without the mark."""
+    return value.get("__ansible_unsafe", value)
 
 
 def parse(listed: dict[str, Any]) -> Inventory:

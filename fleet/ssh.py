@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import fabric
 import paramiko
 
+from fleet import hostkeys
 from fleet.errors import ConnectError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 10
 _SSH = ("ssh",)
-_FOR_PARAMIKO = ("hostname", "user", "port", "identityfile", "proxycommand", "proxyjump", "connecttimeout")
+_FOR_PARAMIKO = ("hostname", "user", "port", "identityfile", "proxycommand", "proxyjump")
 
 
 @contextmanager
@@ -32,13 +33,12 @@ def connect(node: Node) -> Iterator[fabric.Connection]:
     """
     settings = resolved(node)
     config = fabric.Config(ssh_config=paramiko.SSHConfig.from_text(ssh_config(node.name, settings)))
-    connection = fabric.Connection(node.name, config=config, connect_timeout=_CONNECT_SECONDS)
-    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    connection = fabric.Connection(node.name, config=config, connect_timeout=_seconds(settings))
     try:
-        for file in known_hosts(settings):
-            connection.client.load_system_host_keys(file)
+        hostkeys.check(connection, settings)
         connection.open()
     except (OSError, EOFError, paramiko.SSHException) as error:
+        connection.client.close()
         raise ConnectError(f"{node.name}: no SSH to {node.address}: {error or type(error).__name__}") from error
     with connection:
         yield connection
@@ -79,13 +79,6 @@ def resolved(node: Node) -> dict[str, list[str]]:
     return {**settings, "identityfile": [str(key) for key in keys if key.exists()]}
 
 
-def known_hosts(settings: dict[str, list[str]]) -> list[str]:
-    """Return the files of known host keys that exist."""
-    listed = [*settings.get("userknownhostsfile", []), *settings.get("globalknownhostsfile", [])]
-    files = (Path(file).expanduser() for value in listed for file in value.split())
-    return [str(file) for file in files if file.is_file()]
-
-
 def ssh_argv(node: Node, command: list[str], *, terminal: bool) -> list[str]:
     """Return the ssh(1) command line that a person would type to get to the node."""
     argv = [*_SSH, *(["-t"] if terminal else []), *_options(node)]
@@ -103,3 +96,8 @@ def _options(node: Node) -> list[str]:
     for keyword, value in node.options.items():
         argv += ["-o", f"{keyword}={value}"]
     return argv
+
+
+def _seconds(settings: dict[str, list[str]]) -> int:
+    given = settings.get("connecttimeout", [""])[0]
+    return int(given) if given.isdigit() else _CONNECT_SECONDS

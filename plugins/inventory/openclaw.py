@@ -190,7 +190,7 @@ def _variables(node: dict[str, Any], domain: str, known_hosts: Path, tailscale: 
     server = f"{node['name']}-{node['id']}"
     options = {
         "ConnectTimeout": "10",
-        "UserKnownHostsFile": str(known_hosts),
+        "UserKnownHostsFile": f'"{known_hosts}"',
         "StrictHostKeyChecking": "accept-new",
         "HostKeyAlias": server,
         **({"ProxyCommand": f"{tailscale} nc %h %p"} if tailscale else {}),

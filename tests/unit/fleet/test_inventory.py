@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet import inventory, ssh
+from fleet import hostkeys, inventory, ssh
 from fleet.errors import FleetError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def test_a_persons_own_ssh_settings_count(tmp_path: Path, monkeypatch: pytest.Mo
     text = ssh.ssh_config("node", settings)
     for line in ("hostname 192.0.2.9", "user me", "port 2022", f"identityfile {home}/id"):
         assert f"  {line}\n" in text
-    assert str(home / "known_hosts") in ssh.known_hosts(settings)
-    assert str(home / "none") not in ssh.known_hosts(settings)
+    assert str(home / "known_hosts") in hostkeys.known_hosts(settings)
+    assert str(home / "none") not in hostkeys.known_hosts(settings)
 
 
 def test_the_connection_is_the_same_for_programs_and_people() -> None:

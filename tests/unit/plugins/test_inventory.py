@@ -126,7 +126,7 @@ def test_host_keys_are_learnt_once_into_a_file_of_the_stack(listing: Listing) ->
     folder = listing.home / "my state/openclaw-fleet/acme-fleet-prod"
     assert found == {
         "ConnectTimeout": "10",
-        "UserKnownHostsFile": str(folder / "known_hosts"),
+        "UserKnownHostsFile": f'"{folder}/known_hosts"',
         "StrictHostKeyChecking": "accept-new",
         "HostKeyAlias": "broker-1-17",
     }
