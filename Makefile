@@ -4,7 +4,7 @@
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env=OPENCLAW_LAB,XDG_CACHE_HOME,CI)
 FLEET := $(SUDO) .venv/bin/fleet --lab
-CODE := broker_app runner_app fleet lab plugins tests roles scripts
+CODE := broker_app runner_app fleet infra lab plugins tests roles scripts
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

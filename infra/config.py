@@ -119,8 +119,9 @@ def _tailnet(fields: Fields) -> Tailnet:
         policy=fields.choice("policy", ("print", "manage"), "print"),
         archive=_archive(fields),
         version=fields.text("version", TAILSCALE_VERSION, matching=_VERSION, remedy="give one such as 1.102.5"),
-        login_server=fields.text("loginServer", "", matching=_HTTPS, remedy="give an https:// URL, or remove it")
-        .removesuffix("/"),
+        login_server=fields.text(
+            "loginServer", "", matching=_HTTPS, remedy="give an https:// URL, or remove it"
+        ).removesuffix("/"),
         domain=fields.text(
             "domain", matching=_DOMAIN, remedy="give the tailnet's MagicDNS name, such as tail1234.ts.net"
         ),

@@ -84,8 +84,8 @@ def _check_together(fleet: Fields, listed: Fields, nodes: tuple[Node, ...]) -> N
     former = Counter(node.renamed_from for node in nodes if node.renamed_from)
     for node in nodes:
         if node.renamed_from in names:
-            listed.refuse(f"{node.name}.renamedFrom", f"{node.renamed_from} is a node of this stack; remove one of them")
-        if former[node.renamed_from] > 1:
+            listed.refuse(f"{node.name}.renamedFrom", f"{node.renamed_from} is a node here; remove one of them")
+        if node.renamed_from and former[node.renamed_from] > 1:
             listed.refuse(f"{node.name}.renamedFrom", f"{node.renamed_from} is another node's too; give it once")
     _check_placement(listed, nodes)
 

@@ -1,0 +1,138 @@
+"""Hooks that keep the tailnet's devices in step with the servers.
+
+A deleted server leaves its device behind. A new server of the same name then gets another name in MagicDNS, and the
+old one goes on pointing at the dead machine. So a device goes with its server, and what is left of one goes before a
+server is made. The engine runs hooks never in a preview, and those of deletion only with `destroy --run-program`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pulumi import ResourceHook, ResourceHookArgs, ResourceHookBinding
+
+from infra import policy
+from infra.errors import InfraError
+from infra.settings import NODE_TAGS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from infra.tailscale import Device, Tailscale
+
+
+class Devices:
+    """What happens to devices and keys when servers come, go and change their names."""
+
+    def __init__(self, tailscale: Tailscale) -> None:
+        self._tailscale = tailscale
+        self._keys: dict[str, str] = {}
+        self._deleted: set[str] = set()
+
+    def note_key(self, name: str, key_id: str) -> None:
+        """Remember the key that a node's server is to join with."""
+        self._keys[name] = key_id
+
+    def before_create(self, name: str) -> None:
+        """Make room for a server's device, and see that the server can join.
+
+        Raises:
+            InfraError: A machine of that name is connected that this run did not delete, or the key is of no use.
+        """
+        for device in self._of(name):
+            if device.connected and name not in self._deleted:
+                raise InfraError(
+                    f"{name}: a machine of that name and tag is connected to the tailnet, and it is not this stack's; "
+                    "choose another name, or remove it there. If its server was deleted just now, wait a minute"
+                )
+            self._tailscale.delete_device(device)
+        key = self._keys.get(name)
+        if key and not self._tailscale.can_join_with(key):
+            raise InfraError(
+                f"{name}: its join key was used or has expired, so that a new server could not join; "
+                f"raise fleet:nodes.{name}.generation by one and run `pulumi up` again"
+            )
+
+    def after_delete(self, name: str) -> None:
+        """Delete the device of a server that is gone."""
+        self._deleted.add(name)
+        for device in self._of(name):
+            self._tailscale.delete_device(device)
+
+    def before_rename(self, old: str, new: str) -> None:
+        """Rename the device along with its server.
+
+        Raises:
+            InfraError: There is a machine of the new name already, besides this one.
+        """
+        here, there = self._of(old), self._of(new)
+        if here and there:
+            raise InfraError(
+                f"{new}: a machine of that name and tag is in the tailnet already; remove it there, or choose another"
+            )
+        for device in here:
+            self._tailscale.rename_device(device, new)
+
+    def _of(self, name: str) -> list[Device]:
+        """Return a node's devices, with those that got a number behind its name. Never one without a node's tag."""
+        return [device for device in self._tailscale.devices() if device.tags & NODE_TAGS and _is_named(device, name)]
+
+
+def _is_named(device: Device, name: str) -> bool:
+    return device.label == name or (device.hostname == name and device.label.startswith(f"{name}-"))
+
+
+def hooks(devices: Devices) -> ResourceHookBinding:
+    """Return what the engine is to call around a server's steps."""
+
+    async def before_create(args: ResourceHookArgs) -> None:
+        await asyncio.to_thread(devices.before_create, _name(args.new_inputs))
+
+    async def before_update(args: ResourceHookArgs) -> None:
+        old, new = _name(args.old_inputs), _name(args.new_inputs)
+        if old != new:
+            await asyncio.to_thread(devices.before_rename, old, new)
+
+    async def after_delete(args: ResourceHookArgs) -> None:
+        await asyncio.to_thread(devices.after_delete, _name(args.old_inputs))
+
+    return ResourceHookBinding(
+        before_create=[ResourceHook("device-before-create", before_create)],
+        before_update=[ResourceHook("device-before-update", before_update)],
+        after_delete=[ResourceHook("device-after-delete", after_delete)],
+    )
+
+
+def key_hooks(tailscale: Tailscale) -> ResourceHookBinding:
+    """Return what the engine is to call before it makes a key: Tailscale refuses one whose tag nobody owns."""
+
+    async def before_create(_: ResourceHookArgs) -> None:
+        current = await asyncio.to_thread(tailscale.policy)
+        if absent := policy.unowned(current.get("tagOwners") or {}):
+            raise InfraError(
+                f"the tailnet's policy has no tagOwners for {', '.join(absent)}, so that no node can join; "
+                "merge what the stack's output tailnet_policy shows, and run `pulumi up` again"
+            )
+
+    return ResourceHookBinding(before_create=[ResourceHook("key-before-create", before_create)])
+
+
+def policy_hooks(tailscale: Tailscale, wanted: str) -> ResourceHookBinding:
+    """Return what the engine is to call before it writes a policy for the first time."""
+
+    async def before_create(_: ResourceHookArgs) -> None:
+        current = await asyncio.to_thread(tailscale.policy)
+        if not policy.is_default(current) and not policy.equal(current, wanted):
+            raise InfraError(
+                "tailnet:policy is manage, and the tailnet has a policy of its own, which is left as it is; "
+                "set tailnet:policy to print and merge what it shows, or hand yours over for good with "
+                "`pulumi import tailscale:index/acl:Acl policy acl`"
+            )
+
+    return ResourceHookBinding(before_create=[ResourceHook("policy-before-create", before_create)])
+
+
+def _name(inputs: Mapping[str, Any] | None) -> str:
+    return str((inputs or {})["name"])

@@ -1,0 +1,142 @@
+"""A node: its key to the tailnet, its server, and its data volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pulumi_hcloud as hcloud
+from pulumi import Alias, ComponentResource, Output, ResourceHookBinding, ResourceOptions
+
+from infra import text
+from infra.tailnet import join_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pulumi_tailscale as tailscale
+    from pulumi import Resource
+
+    from infra.devices import Devices
+    from infra.network import Perimeter
+    from infra.settings import Node as Declared
+    from infra.settings import Role, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all nodes of a stack share.
+
+    Attributes:
+        labels: Of everything at Hetzner.
+        ready: What keys wait for.
+    """
+
+    settings: Settings
+    labels: Mapping[str, str]
+    perimeter: Perimeter
+    ssh_keys: list[Output[str]]
+    groups: Mapping[tuple[Role, int], Output[int]]
+    devices: Devices
+    ready: list[Resource]
+    server_hooks: ResourceHookBinding
+    key_hooks: ResourceHookBinding
+
+
+class Node(ComponentResource):
+    """One node. `host` is its entry in the output `inventory`."""
+
+    def __init__(self, declared: Declared, around: Surroundings) -> None:
+        former = [Alias(name=declared.renamed_from)] if declared.renamed_from else []
+        super().__init__("fleet:index:Node", declared.name, opts=ResourceOptions(aliases=former))
+        self._declared = declared
+        self._around = around
+        # Not with the node's name in it: another name would be another key.
+        description = f"fleet {around.labels['stack']} {declared.role}"
+        self._key = join_key(declared, description, self, around.ready, around.key_hooks)
+        server = self._server()
+        volume = self._volume(server)
+        self.host = Output.all(
+            name=declared.name,
+            role=declared.role,
+            id=server.id.apply(int),
+            ipv4=server.ipv4_address,
+            ipv6=server.ipv6_address,
+            private=server.networks.apply(_private_address),
+            volume_device=volume.linux_device if volume else None,
+            generation=declared.generation,
+        )
+        self.register_outputs({})
+
+    def _server(self) -> hcloud.Server:
+        node, around = self._declared, self._around
+        return hcloud.Server(
+            f"{node.name}-server",
+            name=node.name,
+            server_type=node.server_type,
+            image=node.image,
+            location=node.location,
+            labels={**around.labels, "role": node.role},
+            ssh_keys=around.ssh_keys,
+            firewall_ids=[around.perimeter.firewall_id],
+            networks=[hcloud.ServerNetworkArgs(network_id=around.perimeter.network_id)],
+            placement_group_id=around.groups[node.role, node.placement],
+            public_nets=[hcloud.ServerPublicNetArgs(ipv4_enabled=True, ipv6_enabled=True)],
+            # A disk once grown could not go back to a smaller type.
+            keep_disk=True,
+            delete_protection=node.protect,
+            rebuild_protection=node.protect,
+            user_data=self._user_data(self._key),
+            opts=ResourceOptions(
+                parent=self,
+                depends_on=[around.perimeter.subnet],
+                # What only matters at the first start: no later edit of it may replace a server.
+                ignore_changes=["userData", "image", "sshKeys", "networks"],
+                replace_with=[self._key],
+                delete_before_replace=True,
+                protect=node.protect,
+                hooks=around.server_hooks,
+            ),
+        )
+
+    def _user_data(self, key: tailscale.TailnetKey) -> Output[str]:
+        name, around = self._declared.name, self._around
+
+        def render(values: dict[str, Any]) -> str:
+            around.devices.note_key(name, values["id"])
+            return text.cloud_init(name, values["key"], around.settings.ssh_keys, around.settings.tailnet)
+
+        return Output.secret(Output.all(id=key.id, key=key.key).apply(render))
+
+    def _volume(self, server: hcloud.Server) -> hcloud.Volume | None:
+        node = self._declared
+        if node.volume is None:
+            return None
+        volume = hcloud.Volume(
+            f"{node.name}-volume",
+            name=f"{node.name}-data",
+            size=node.volume.size,
+            location=node.location,
+            format="ext4",
+            labels={**self._around.labels, "role": node.role},
+            delete_protection=node.volume.keep,
+            opts=ResourceOptions(
+                parent=self,
+                protect=node.protect,
+                retain_on_delete=node.volume.keep,
+                ignore_changes=["format", "location"],
+                import_=node.volume.adopt,
+            ),
+        )
+        hcloud.VolumeAttachment(
+            f"{node.name}-attachment",
+            volume_id=volume.id.apply(int),
+            server_id=server.id.apply(int),
+            automount=False,
+            opts=ResourceOptions(parent=self, delete_before_replace=True),
+        )
+        return volume
+
+
+def _private_address(networks: Sequence[Any] | None) -> Any:
+    return next((network.ip for network in networks or () if network.ip), None)

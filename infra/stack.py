@@ -1,0 +1,110 @@
+"""The whole stack, from its configuration to its outputs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_hcloud as hcloud
+from pulumi import ComponentResource, Output, ResourceOptions
+from pulumi.runtime.config import CONFIG, get_config_env
+
+from infra import config, devices, prices
+from infra.devices import Devices
+from infra.errors import ConfigurationError, ServiceError
+from infra.network import Perimeter
+from infra.server import Node, Surroundings
+from infra.tailnet import TailnetRules
+from infra.tailscale import Tailscale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from infra.prices import Cost
+    from infra.settings import Role, Settings
+
+_INVENTORY_VERSION = 1
+
+
+def deploy() -> None:
+    """Declare everything and export the outputs `inventory`, `monthly_cost` and `tailnet_policy`.
+
+    Raises:
+        RunError: The configuration is wrong; the engine shows it without a stack trace.
+    """
+    settings = _settings()
+    stack = pulumi.get_stack()
+    labels = {"managed-by": "openclaw-fleet", "stack": stack}
+    api = Tailscale(settings.tailscale)
+    rules = TailnetRules(stack, settings.tailnet, api)
+    common = Common(stack, settings, labels)
+    watched = Devices(api)
+    around = Surroundings(
+        settings=settings,
+        labels=labels,
+        perimeter=Perimeter(stack, settings, labels),
+        ssh_keys=common.ssh_keys,
+        groups=common.groups,
+        devices=watched,
+        ready=rules.ready,
+        server_hooks=devices.hooks(watched),
+        key_hooks=devices.key_hooks(api),
+    )
+    hosts = [Node(node, around).host for node in settings.nodes]
+    pulumi.export(
+        "inventory",
+        {"version": _INVENTORY_VERSION, "domain": settings.tailnet.domain, "hosts": Output.all(*hosts)},
+    )
+    pulumi.export("monthly_cost", _cost(settings))
+    pulumi.export("tailnet_policy", rules.policy_text)
+
+
+class Common(ComponentResource):
+    """What nodes share besides the network: SSH keys, and groups that keep a role's servers on different machines.
+
+    Attributes:
+        ssh_keys: The keys' numbers at Hetzner.
+        groups: The spread groups' numbers, by role and placement.
+    """
+
+    def __init__(self, name: str, settings: Settings, labels: Mapping[str, str]) -> None:
+        super().__init__("fleet:index:Common", name)
+        self._labels = dict(labels)
+        self.ssh_keys = [self._ssh_key(name, key) for key in settings.ssh_keys]
+        wanted = sorted({(node.role, node.placement) for node in settings.nodes})
+        self.groups = {(role, number): self._group(name, role, number) for role, number in wanted}
+        self.register_outputs({})
+
+    def _ssh_key(self, stack: str, key: str) -> Output[str]:
+        """Register a key under a name that only itself decides: others may come and go."""
+        name = f"{stack}-{hashlib.sha256(key.split()[1].encode()).hexdigest()[:8]}"
+        registered = hcloud.SshKey(
+            f"{name}-ssh-key", name=name, public_key=key, labels=self._labels, opts=ResourceOptions(parent=self)
+        )
+        return registered.id
+
+    def _group(self, stack: str, role: Role, number: int) -> Output[int]:
+        name = f"{stack}-{role}s-{number}"
+        group = hcloud.PlacementGroup(
+            f"{name}-group", name=name, type="spread", labels=self._labels, opts=ResourceOptions(parent=self)
+        )
+        return group.id.apply(int)
+
+
+def _settings() -> Settings:
+    try:
+        return config.read({**get_config_env(), **CONFIG.get()}, os.environ)
+    except ConfigurationError as error:
+        heading = f"the configuration of stack {pulumi.get_stack()} has {len(error.problems)} mistakes:"
+        raise pulumi.RunError("\n  ".join([heading, *error.problems])) from None
+
+
+def _cost(settings: Settings) -> Cost | None:
+    """Return the month's cost, or None with a warning: a missing price must not keep a server from being made."""
+    try:
+        return prices.monthly_cost(settings.nodes, prices.ask(settings.hetzner))
+    except ServiceError as error:
+        pulumi.log.warn(f"monthly cost: {error}")
+        return None
