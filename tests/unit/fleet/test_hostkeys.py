@@ -172,7 +172,7 @@ def test_a_host_that_does_not_answer_is_given_up_when_its_settings_say() -> None
     program = """if True:
         from fleet import ssh
         from fleet.inventory import Node
-        node = Node("gone", "192.0.2.1", None, None, None, {"ProxyCommand": "exec sleep 60", "ConnectTimeout": "1"})
+        node = Node("gone", "192.0.2.1", None, None, None, {"ProxyCommand": "sleep 60", "ConnectTimeout": "1"})
         with ssh.connect(node):
             pass
     """
