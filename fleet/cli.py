@@ -9,15 +9,16 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 -- typer looks at it
 from typing import Annotated, NoReturn
 
 import paramiko
 import typer
 from invoke.exceptions import ThreadException
 from rich.console import Console
+from rich.markup import escape
 
-from fleet import broker, deploy, inventory, jobs, ssh, status
+from fleet import broker, deploy, inventory, jobs, nodes, protection, ssh, stack, status
 from fleet.errors import FleetError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -27,6 +28,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _SMOKE_TASK = ("exec", json.dumps({"command": "uname -sr"}))
 _SMOKE_SECONDS = 60
+# These commands are the lab's own program's.
+_OF_THE_LAB = ("up", "down")
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,6 @@ class Options:
 
     lab: bool
     inventories: list[Path]
-
-    def sources(self) -> list[Path]:
-        """Return the inventories beside the project's own."""
-        return [*self.inventories, *([_lab_inventory()] if self.lab else [])]
 
 
 @app.callback()
@@ -51,19 +50,25 @@ def _main(
 ) -> None:
     """Deploy a fleet of agents, and see and use what runs on it."""
     context.obj = Options(lab, inventories or [])
+    if lab and inventories:
+        raise FleetError("the lab brings its own nodes: leave out --inventory, or --lab")
+    if lab and context.invoked_subcommand not in _OF_THE_LAB:
+        os.environ.update(_lab_settings())
+    if inventories:
+        # Named nodes are meant then, and not those of a stack that happens to be selected.
+        os.environ.setdefault("OPENCLAW_OUTPUTS", os.devnull)
 
 
 @app.command()
 def up(context: typer.Context) -> None:
-    """Deploy everything, have each agent do a job, and show the fleet."""
+    """Create the nodes of the selected stack, deploy everything, have each agent do a job, and show the fleet."""
     options: Options = context.obj
-    if options.lab and options.inventories:
-        raise FleetError("the lab brings its own inventory: leave out --inventory, or --lab")
     if options.lab:
         _lab("up")
-    sources = options.sources()
-    fleet = inventory.load(sources)
-    _deploy(sources)
+    if not options.inventories and (selected := stack.selected()):
+        _create(selected)
+    fleet = inventory.load(options.inventories)
+    _deploy(options.inventories)
     with broker.connect(fleet) as client:
         started = time.monotonic()
         submitted = [client.submit(agent, *_SMOKE_TASK) for agent in fleet.agents]
@@ -79,14 +84,36 @@ def up(context: typer.Context) -> None:
 def down(context: typer.Context) -> None:
     """Remove the fleet from this machine's lab, and the lab."""
     if not context.obj.lab:
-        raise FleetError("down removes the lab's fleet only: say fleet --lab down")
+        raise FleetError(
+            "down removes the lab's fleet only: say fleet --lab down; servers are deleted by fleet destroy"
+        )
     _lab("down")
+
+
+@app.command()
+def destroy(
+    context: typer.Context, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+) -> None:
+    """Delete the servers of the selected stack and all it has, unless anything of it is protected."""
+    if context.obj.inventories:
+        raise FleetError("destroy is about the selected stack: leave out --inventory")
+    selected = stack.selected()
+    if not selected:
+        raise FleetError("no stack is selected here: pulumi stack select")
+    if kept := protection.protected(selected.export()):
+        raise FleetError(
+            f"nothing was deleted, because stack {selected.name} protects: {', '.join(kept)}; where that is no longer "
+            "wanted, say protect: false for these nodes in its configuration, then pulumi up, then this again"
+        )
+    if not yes and not typer.confirm(f"Delete everything that stack {selected.name} has, with its data?"):
+        raise typer.Exit(1)
+    _change(selected, selected.destroy)
 
 
 @app.command(name="status")
 def show_status(context: typer.Context, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Show each agent, its runner's version, its state and its last job."""
-    fleet = inventory.load(context.obj.sources())
+    fleet = inventory.load(context.obj.inventories)
     with broker.connect(fleet) as client:
         statuses = status.collect(fleet, client)
     if as_json:
@@ -104,7 +131,7 @@ def task(
 ) -> None:
     """Give an agent a job, wait for its end and print what it printed; status 1 where it failed."""
     command, payload = jobs.parse_task(text)
-    fleet = inventory.load(context.obj.sources())
+    fleet = inventory.load(context.obj.inventories)
     name = fleet.agent(agent).name
     with broker.connect(fleet) as client:
         job = client.finished(client.submit(name, command, payload), timeout)
@@ -123,7 +150,7 @@ def shell(
     command: Annotated[list[str] | None, typer.Argument(help="A command in place of a shell.")] = None,
 ) -> None:
     """Log in to a node over SSH."""
-    fleet = inventory.load(context.obj.sources())
+    fleet = inventory.load(context.obj.inventories)
     words = command or []
     if agent := fleet.agents.get(host):
         node = fleet.node(agent.node)
@@ -132,6 +159,24 @@ def shell(
         node = fleet.node(host)
     argv = ssh.ssh_argv(node, words, terminal=sys.stdin.isatty())
     os.execvp(argv[0], argv)
+
+
+def _create(selected: stack.Stack) -> None:
+    """Have the stack's nodes exist, and wait until they can be deployed to."""
+    _change(selected, selected.up)
+    started = time.monotonic()
+    fleet = inventory.load([])
+    new = [fleet.node(name) for name in fleet.tailnet]
+    with out.status("nodes") as live:
+        nodes.wait(new, lambda name: live.update(f"{name} is ready"))
+    _step("nodes", " ".join(fleet.tailnet), time.monotonic() - started)
+
+
+def _change(selected: stack.Stack, change: stack.Change) -> None:
+    started = time.monotonic()
+    with out.status("stack") as live:
+        done = change(lambda line: live.update(escape(line)))
+    _step("stack", f"{selected.name}: {done}", time.monotonic() - started)
 
 
 def _deploy(sources: list[Path]) -> None:
@@ -158,10 +203,12 @@ def _lab(*arguments: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", "lab", *arguments])
 
 
-def _lab_inventory() -> Path:
+def _lab_settings() -> dict[str, str]:
+    """Return the environment in which the lab's nodes are the fleet."""
     done = subprocess.run(
-        [sys.executable, "-m", "lab", "inventory", "--path"],
+        [sys.executable, "-m", "lab", "environment"],
         cwd=inventory.PROJECT,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=30,
@@ -169,7 +216,8 @@ def _lab_inventory() -> Path:
     )
     if done.returncode:
         raise FleetError(done.stderr.strip())
-    return Path(done.stdout.strip())
+    settings: dict[str, str] = json.loads(done.stdout)
+    return settings
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 * FleetError           one line for the person and exit status 1
   - UnknownNameError   no such node or agent
+  - StackError         pulumi ended badly, or nodes of the stack did not become ready
   - DeployError        ansible-playbook ended badly
   - BrokerError        the broker refused, or did not answer
   - ConnectError       a node could not be reached over SSH
@@ -14,6 +15,10 @@ class FleetError(Exception):
 
 class UnknownNameError(FleetError):
     """The inventory has no node or agent of that name."""
+
+
+class StackError(FleetError):
+    """The stack could not be changed or told, or its nodes did not become ready."""
 
 
 class DeployError(FleetError):

@@ -48,6 +48,7 @@ class Inventory:
     nodes: dict[str, Node]
     agents: dict[str, Agent]
     brokers: tuple[str, ...]
+    tailnet: tuple[str, ...]
     broker_port: int
 
     def node(self, name: str) -> Node:
@@ -66,7 +67,12 @@ class Inventory:
 
 
 def sources(extra: list[Path]) -> list[str]:
-    """Return `-i` arguments for Ansible: the project's inventory (its group_vars), then the others."""
+    """Return `-i` arguments for Ansible: the project's inventory (its group_vars), then the others.
+
+    With no others there are none: Ansible's own setting counts, which is ansible.cfg's or ANSIBLE_INVENTORY.
+    """
+    if not extra:
+        return []
     return [word for path in (PROJECT / "inventory", *extra) for word in ("-i", str(path))]
 
 
@@ -120,6 +126,7 @@ def parse(listed: dict[str, Any]) -> Inventory:
         nodes={name: _node(name, variables) for name, variables in hosts.items()},
         agents={agent.name: agent for agent in agents},
         brokers=brokers,
+        tailnet=tuple(listed.get("tailnet", {}).get("hosts", ())),
         broker_port=port,
     )
 

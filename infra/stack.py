@@ -55,7 +55,12 @@ def deploy() -> None:
     hosts = [Node(node, around).host for node in settings.nodes]
     pulumi.export(
         "inventory",
-        {"version": _INVENTORY_VERSION, "domain": settings.tailnet.domain, "hosts": Output.all(*hosts)},
+        {
+            "version": _INVENTORY_VERSION,
+            "stack": stack,
+            "domain": settings.tailnet.domain,
+            "hosts": Output.all(*hosts),
+        },
     )
     pulumi.export("monthly_cost", _cost(settings))
     pulumi.export("tailnet_policy", rules.policy_text)
