@@ -24,7 +24,8 @@ _PORTS = re.compile(r"\*|\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*")
 # What is not ended goes to the text's end, so that no text is gone through more than once.
 _STRING = r'"(?:[^"\\]|\\(?:.|\Z))*(?:"|\Z)'
 _COMMENT = re.compile(rf"({_STRING})|//[^\n]*|/\*.*?(?:\*/|(?P<open>\Z))", re.DOTALL)
-_TRAILING_COMMA = re.compile(rf"({_STRING})|,(?=\s*[}}\]])", re.DOTALL)
+# One that follows nothing is no trailing comma, and stays for the JSON parser to refuse.
+_TRAILING_COMMA = re.compile(rf"({_STRING}|[\[{{]\s*,)|,(?=\s*[}}\]])", re.DOTALL)
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _check_go(module: Module) -> None:
 
 def _go_build(module: Module, programs: Path, scratch: Path) -> None:
     command = ["go", "build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false", f"-ldflags={module.link_flags}"]
-    go = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "-o", f"{programs}/", *module.packages],
         cwd=module.folder,
         env=_environment(scratch),
@@ -89,12 +89,11 @@ def _go_build(module: Module, programs: Path, scratch: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    try:
-        said = _follow(module, go)
-    finally:
-        go.kill()
-        go.wait()
+    ) as go:
+        try:
+            said = _follow(module, go)
+        finally:
+            go.kill()
     if go.returncode:
         raise LabError(f"go could not build {module.name} {module.version}:\n{said}")
 
