@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -15,48 +12,12 @@ import pytest
 from fleet import ssh
 from fleet.errors import ConnectError
 from fleet.inventory import Node
+from tests.support.sshd import identity, server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 ALIAS = "broker-1-17"
-
-
-class _Everybody(paramiko.ServerInterface):
-    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        return paramiko.common.AUTH_SUCCESSFUL
-
-    def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
-
-
-@contextmanager
-def server(key: paramiko.PKey) -> Iterator[int]:
-    """An SSH server that lets everybody in, and nobody do anything."""
-    transports: list[paramiko.Transport] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                transport = paramiko.Transport(connection)
-                transport.add_server_key(key)
-                transport.start_server(server=_Everybody(), event=threading.Event())
-                transports.append(transport)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for transport in transports:
-                transport.close()
 
 
 @pytest.fixture
@@ -70,14 +31,7 @@ def _folder(known: Path) -> None:
 
 
 @pytest.fixture
-def identity(tmp_path: Path) -> str:
-    file = tmp_path / "id"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file)], check=True)
-    return str(file)
-
-
-@pytest.fixture
-def node(known: Path, identity: str) -> Node:
+def node(known: Path, tmp_path: Path) -> Node:
     options = {
         "UserKnownHostsFile": f'"{known}"',
         "GlobalKnownHostsFile": "/dev/null",
@@ -87,7 +41,7 @@ def node(known: Path, identity: str) -> Node:
         "ConnectTimeout": "5",
         "IdentitiesOnly": "yes",
     }
-    return Node("broker-1", "127.0.0.1", "deploy", 0, identity, options)
+    return Node("broker-1", "127.0.0.1", "deploy", 0, identity(tmp_path), options)
 
 
 def at(node: Node, port: int, **options: str) -> Node:
