@@ -1,4 +1,4 @@
-"""What a provider is made of: kinds of resources, functions, and a connection to their API."""
+"""What a provider is made of: kinds of resources over a connection to their API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from lab.providers.values import Properties
 
@@ -71,7 +71,6 @@ class Connected(Protocol):
     """A provider that has its configuration."""
 
     kinds: Mapping[str, Kind]
-    functions: Mapping[str, Callable[[Properties], Properties]]
 
     def cancel(self) -> None:
         """Let whatever waits for the API give up."""

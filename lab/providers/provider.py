@@ -90,14 +90,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return Empty()
 
     def Invoke(self, request: provider_pb2.InvokeRequest, context: grpc.ServicerContext) -> provider_pb2.InvokeResponse:  # noqa: N802
-        """Call a function."""
-        connected = self._api(context)
-        if not (function := connected.functions.get(request.tok)):
-            self._fail(context, f"{request.tok}: the lab's stand-in does not have it")
-        try:
-            return provider_pb2.InvokeResponse(**{"return": pack(function(unpack(request.args)))})
-        except self._errors as error:
-            self._fail(context, f"{request.tok}: {error}")
+        """Call a function: there are none, because the kit needs none."""
+        self._fail(context, f"{request.tok}: the lab's stand-in does not have it")
 
     def Check(self, request: provider_pb2.CheckRequest, context: grpc.ServicerContext) -> provider_pb2.CheckResponse:  # noqa: N802
         """Refuse properties that are missing, unknown, or out of the stand-in's reach."""

@@ -15,7 +15,7 @@ import httpx
 from lab.providers.kinds import Kind, Made, ProviderError, require_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from lab.providers.values import Properties
 
@@ -254,7 +254,6 @@ class Tailscale:
             "tailscale:index/dnsPreferences:DnsPreferences": DnsPreferences(api),
             "tailscale:index/tailnetKey:TailnetKey": Keys(api),
         }
-        self.functions: Mapping[str, Callable[[Properties], Properties]] = {}
 
     def cancel(self) -> None:
         """Let every wait give up."""

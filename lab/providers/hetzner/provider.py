@@ -11,10 +11,9 @@ from lab.providers.hetzner.small import PlacementGroups, SshKeys
 from lab.providers.hetzner.volumes import Attachments, Volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from lab.providers.kinds import Kind
-    from lab.providers.values import Properties
 
 
 class Hetzner:
@@ -32,7 +31,6 @@ class Hetzner:
             "hcloud:index/volume:Volume": Volumes(api),
             "hcloud:index/volumeAttachment:VolumeAttachment": Attachments(api),
         }
-        self.functions: Mapping[str, Callable[[Properties], Properties]] = {}
 
     def cancel(self) -> None:
         """Let every wait give up."""

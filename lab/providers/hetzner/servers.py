@@ -14,7 +14,7 @@ from hcloud.locations import Location
 from hcloud.networks import Network
 from hcloud.placement_groups import PlacementGroup
 from hcloud.server_types import ServerType
-from hcloud.servers import Server
+from hcloud.servers import Server, ServerCreatePublicNetwork
 
 from lab.providers.hetzner.api import Api, found
 from lab.providers.kinds import Kind, Made, ProviderError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lab.providers.values import Properties
 
 _SHUTDOWN_CHECKS = 5
+_NOT_READ = ("sshKeys", "publicNets", "keepDisk", "shutdownBeforeDeletion")
 
 
 class Servers(Kind):
@@ -63,6 +64,7 @@ class Servers(Kind):
             labels=inputs.get("labels"),
             location=Location(name=inputs["location"]) if inputs.get("location") else None,
             placement_group=_group(inputs.get("placementGroupId")),
+            public_net=_public_net(inputs.get("publicNets") or [{}]),
         )
         made(str(response.server.id))
         self._api.wait(response.action, *response.next_actions)
@@ -101,6 +103,8 @@ class Servers(Kind):
 
     def update(self, object_id: str, changed: Properties, news: Properties) -> None:
         """Change a server in place. Its type needs it off, which the API turns it on from by itself."""
+        if "publicNets" in changed:
+            raise ProviderError("publicNets: the lab's stand-in changes no addresses of a server that is there")
         server: Any = self._servers.get_by_id(int(object_id))
         if "name" in changed:
             server.update(name=changed["name"])
@@ -215,6 +219,15 @@ def _network_id(network: Properties) -> int:
 
 def _group(group_id: int | None) -> Any:
     return PlacementGroup(id=group_id) if group_id else None
+
+
+def _public_net(nets: list[Properties]) -> ServerCreatePublicNetwork:
+    if any(net.get("ipv4") or net.get("ipv6") for net in nets):
+        raise ProviderError("publicNets: the lab's stand-in knows no primary addresses; leave ipv4 and ipv6 out")
+    return ServerCreatePublicNetwork(
+        enable_ipv4=all(net.get("ipv4Enabled", True) for net in nets),
+        enable_ipv6=all(net.get("ipv6Enabled", True) for net in nets),
+    )
 
 
 def _image_name(server: Any, known: Properties) -> str:

@@ -1,0 +1,229 @@
+"""A stack of the lab's kind without machines: the real engine, the providers, and both APIs, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import yaml
+from hcloud import Client
+
+from lab import tools
+from lab.engine import Engine
+from lab.process import PROJECT
+from lab.tailscale_api.state import credentials
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOKEN = "lab"
+SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pulumi command came to.
+
+    Attributes:
+        steps: what was done, as (operation, name), without what stayed the same; of a preview, what would be.
+    """
+
+    status: int
+    output: str
+    seconds: float
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def operations(self) -> dict[str, list[str]]:
+        """The names by operation, sorted."""
+        found: dict[str, list[str]] = {}
+        for operation, name in sorted(self.steps):
+            found.setdefault(operation, []).append(name)
+        return found
+
+
+class Stack:
+    """A stack with its engine and its APIs; ends them when it is left.
+
+    Args:
+        folder: where everything is kept.
+        project: the folder of Pulumi.yaml; the kit's own by default.
+        apis: whether Hetzner's and Tailscale's APIs are wanted.
+    """
+
+    def __init__(self, folder: Path, *, project: Path = PROJECT, apis: bool = True) -> None:
+        self.folder = folder
+        self.project = project
+        self.engine = Engine(folder / "pulumi", tools.path("pulumi"))
+        self.settings: dict[str, Any] = {}
+        self._apis = apis
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        """Start the APIs, make the stack, and have its configuration name them."""
+        if self._apis:
+            self._start_apis()
+        self.engine.create_stack()
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")},
+            **self.engine.environment(),
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait(timeout=20)
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Set configuration keys; one that is None is taken away."""
+        self.settings |= settings
+        written = yaml.safe_load(self.engine.config.read_text()) or {}
+        written["config"] = {key: value for key, value in self.settings.items() if value is not None}
+        self.engine.config.write_text(yaml.safe_dump(written))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a pulumi command on the stack and return its process."""
+        return subprocess.Popen(
+            [str(self.engine.pulumi), "--non-interactive", *arguments],
+            cwd=self.project,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str) -> Result:
+        """Run a pulumi command to its end."""
+        began = time.monotonic()
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return Result(process.returncode, output, time.monotonic() - began)
+
+    def up(self, *options: str) -> Result:
+        """Bring the stack up to the program, without a preview first."""
+        return self._operate("up", "--yes", "--skip-preview", *options)
+
+    def preview(self, *options: str) -> Result:
+        return self._operate("preview", *options)
+
+    def refresh(self, *options: str) -> Result:
+        return self._operate("refresh", "--yes", "--skip-preview", *options)
+
+    def destroy(self, *options: str) -> Result:
+        """Destroy the stack, with the program's hooks."""
+        return self._operate("destroy", "--yes", "--skip-preview", "--run-program", *options)
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the stack's outputs, secrets too."""
+        found: dict[str, Any] = json.loads(self._checked("stack", "output", "--json", "--show-secrets"))
+        return found
+
+    def state(self) -> str:
+        """Return the state as it is kept, for what must not be in it."""
+        return (self.engine.folder / f"state/.pulumi/stacks/{self.engine.project}/{self.engine.stack}.json").read_text()
+
+    def resources(self) -> list[dict[str, Any]]:
+        """Return the resources in the state."""
+        found: list[dict[str, Any]] = json.loads(self.state())["checkpoint"]["latest"].get("resources") or []
+        return found
+
+    @property
+    def cloud(self) -> Client:
+        """Hetzner's client, for what a person would do by hand."""
+        return Client(TOKEN, self.cloud_url, poll_interval=0.05)
+
+    def fault(self, **fault: Any) -> None:
+        """Have Hetzner's API fail once: see lab/hetzner_api/faults.py."""
+        url = self.cloud_url.replace("/v1", "/_lab/faults")
+        httpx.post(url, json=fault, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False).raise_for_status()
+
+    def tailnet(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Call Tailscale's API, as a person with an API key."""
+        headers = {"Authorization": f"Bearer {self._credentials.api_key}", **options.pop("headers", {})}
+        url = f"{self.tailnet_url}/api/v2/{path}"
+        return httpx.request(method, url, headers=headers, trust_env=False, **options).raise_for_status()
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        """Return the tailnet's devices by their names."""
+        devices = self.tailnet("GET", "tailnet/-/devices").json()["devices"]
+        return {device["name"].partition(".")[0]: device for device in devices}
+
+    def _checked(self, *arguments: str) -> str:
+        result = self.run(*arguments)
+        assert result.status == 0, result.output
+        return result.output
+
+    def _operate(self, command: str, *options: str) -> Result:
+        log = self.folder / "events.json"
+        log.unlink(missing_ok=True)
+        config = ["--config-file", str(self.engine.config)]
+        result = self.run(command, *config, "--event-log", str(log), *options)
+        return Result(result.status, result.output, result.seconds, _steps(log))
+
+    def _start_apis(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cloud, tailnet = free_ports(2)
+        self.cloud_url, self.tailnet_url = f"http://127.0.0.1:{cloud}/v1", f"http://127.0.0.1:{tailnet}"
+        kept = self.folder / "tailnet.json"
+        self._credentials = credentials(kept)
+        self._serve("lab.tailscale_api", tailnet, kept, "--memory")
+        joins = ["--token", TOKEN, "--seconds", "0.1", "--tailscale", self.tailnet_url]
+        self._serve("lab.hetzner_api", cloud, self.folder / "cloud.sqlite", *joins)
+        self.settings = {
+            "hcloud:token": TOKEN,
+            "hcloud:endpoint": self.cloud_url,
+            "hcloud:pollInterval": "50ms",
+            "tailscale:oauthClientId": self._credentials.client_id,
+            "tailscale:oauthClientSecret": self._credentials.client_secret,
+            "tailscale:baseUrl": self.tailnet_url,
+        }
+
+    def _serve(self, module: str, port: int, state: Path, *options: str) -> None:
+        argv = [sys.executable, "-m", module, "--port", str(port), "--state", str(state), *options]
+        with (self.folder / f"{module}.log").open("wb") as log:
+            process = subprocess.Popen(argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._processes.append(process)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and process.poll() is None:
+            with socket.socket() as attempt:
+                if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError((self.folder / f"{module}.log").read_text())
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
+def _steps(log: Path) -> list[tuple[str, str]]:
+    if not log.exists():
+        return []
+    steps = []
+    for line in log.read_text().splitlines():
+        event = json.loads(line)
+        done = (event.get("resOutputsEvent") or event.get("resourcePreEvent") or {}).get("metadata")
+        if done and done["op"] not in {"same", "read"}:
+            steps.append((done["op"], done["urn"].rpartition("::")[2]))
+    return sorted(set(steps))
