@@ -50,31 +50,34 @@ class Result:
         return found
 
 
-class Stack:
-    """A stack with its engine and its APIs; ends them when it is left.
+class Apis:
+    """Hetzner's and Tailscale's APIs without machines; ends them when it is left. Servers join the tailnet at once.
 
-    Args:
-        folder: where everything is kept.
-        project: the folder of Pulumi.yaml; the kit's own by default.
-        apis: whether Hetzner's and Tailscale's APIs are wanted.
+    Attributes:
+        settings: the configuration keys with which providers use them.
     """
 
-    def __init__(self, folder: Path, *, project: Path = PROJECT, apis: bool = True) -> None:
-        self.folder = folder
-        self.project = project
-        self.engine = Engine(folder / "pulumi", tools.path("pulumi"))
-        self.settings: dict[str, Any] = {}
-        self._apis = apis
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
+        self.settings: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        """Start the APIs, make the stack, and have its configuration name them."""
-        if self._apis:
-            self._start_apis()
-        self.engine.create_stack()
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")},
-            **self.engine.environment(),
+        self._folder.mkdir(parents=True, exist_ok=True)
+        cloud, tailnet = free_ports(2)
+        self._cloud_url, self._tailnet_url = f"http://127.0.0.1:{cloud}", f"http://127.0.0.1:{tailnet}"
+        kept = self._folder / "tailnet.json"
+        self._credentials = credentials(kept)
+        self._serve("lab.tailscale_api", tailnet, kept, "--memory")
+        joins = ["--token", TOKEN, "--seconds", "0.1", "--tailscale", self._tailnet_url]
+        self._serve("lab.hetzner_api", cloud, self._folder / "cloud.sqlite", *joins)
+        self.settings = {
+            "hcloud:token": TOKEN,
+            "hcloud:endpoint": f"{self._cloud_url}/v1",
+            "hcloud:pollInterval": "50ms",
+            "tailscale:oauthClientId": self._credentials.client_id,
+            "tailscale:oauthClientSecret": self._credentials.client_secret,
+            "tailscale:baseUrl": self._tailnet_url,
         }
         return self
 
@@ -83,6 +86,63 @@ class Stack:
             process.terminate()
         for process in self._processes:
             process.wait(timeout=20)
+
+    @property
+    def cloud(self) -> Client:
+        """Hetzner's client, for what a person would do by hand."""
+        return Client(TOKEN, f"{self._cloud_url}/v1", poll_interval=0.05)
+
+    def fault(self, **fault: Any) -> None:
+        """Have Hetzner's API fail: see lab/hetzner_api/faults.py."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        url = f"{self._cloud_url}/_lab/faults"
+        httpx.post(url, json=fault, headers=headers, trust_env=False).raise_for_status()
+
+    def tailnet(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Call Tailscale's API, as a person with an API key."""
+        headers = {"Authorization": f"Bearer {self._credentials.api_key}", **options.pop("headers", {})}
+        url = f"{self._tailnet_url}/api/v2/{path}"
+        return httpx.request(method, url, headers=headers, trust_env=False, **options).raise_for_status()
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        """Return the tailnet's devices by their names."""
+        devices = self.tailnet("GET", "tailnet/-/devices").json()["devices"]
+        return {device["name"].partition(".")[0]: device for device in devices}
+
+    def _serve(self, module: str, port: int, state: Path, *options: str) -> None:
+        argv = [sys.executable, "-m", module, "--port", str(port), "--state", str(state), *options]
+        with (self._folder / f"{module}.log").open("wb") as log:
+            process = subprocess.Popen(argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._processes.append(process)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and process.poll() is None:
+            with socket.socket() as attempt:
+                if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError((self._folder / f"{module}.log").read_text())
+
+
+class Stack:
+    """A stack of a Pulumi project, with an engine of its own.
+
+    Args:
+        folder: where everything is kept.
+        project: the folder of Pulumi.yaml; the kit's own by default.
+        apis: whose settings the configuration begins with.
+    """
+
+    def __init__(self, folder: Path, *, project: Path = PROJECT, apis: Apis | None = None) -> None:
+        self.folder = folder
+        self.project = project
+        self.engine = Engine(folder / "pulumi", tools.path("pulumi"))
+        self.engine.create_stack()
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")},
+            **self.engine.environment(),
+        }
+        self.settings: dict[str, Any] = {}
+        self.configure(apis.settings if apis else {})
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Set configuration keys; one that is None is taken away."""
@@ -143,27 +203,6 @@ class Stack:
         found: list[dict[str, Any]] = json.loads(self.state())["checkpoint"]["latest"].get("resources") or []
         return found
 
-    @property
-    def cloud(self) -> Client:
-        """Hetzner's client, for what a person would do by hand."""
-        return Client(TOKEN, self.cloud_url, poll_interval=0.05)
-
-    def fault(self, **fault: Any) -> None:
-        """Have Hetzner's API fail once: see lab/hetzner_api/faults.py."""
-        url = self.cloud_url.replace("/v1", "/_lab/faults")
-        httpx.post(url, json=fault, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False).raise_for_status()
-
-    def tailnet(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Call Tailscale's API, as a person with an API key."""
-        headers = {"Authorization": f"Bearer {self._credentials.api_key}", **options.pop("headers", {})}
-        url = f"{self.tailnet_url}/api/v2/{path}"
-        return httpx.request(method, url, headers=headers, trust_env=False, **options).raise_for_status()
-
-    def devices(self) -> dict[str, dict[str, Any]]:
-        """Return the tailnet's devices by their names."""
-        devices = self.tailnet("GET", "tailnet/-/devices").json()["devices"]
-        return {device["name"].partition(".")[0]: device for device in devices}
-
     def _checked(self, *arguments: str) -> str:
         result = self.run(*arguments)
         assert result.status == 0, result.output
@@ -175,37 +214,6 @@ class Stack:
         config = ["--config-file", str(self.engine.config)]
         result = self.run(command, *config, "--event-log", str(log), *options)
         return Result(result.status, result.output, result.seconds, _steps(log))
-
-    def _start_apis(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        cloud, tailnet = free_ports(2)
-        self.cloud_url, self.tailnet_url = f"http://127.0.0.1:{cloud}/v1", f"http://127.0.0.1:{tailnet}"
-        kept = self.folder / "tailnet.json"
-        self._credentials = credentials(kept)
-        self._serve("lab.tailscale_api", tailnet, kept, "--memory")
-        joins = ["--token", TOKEN, "--seconds", "0.1", "--tailscale", self.tailnet_url]
-        self._serve("lab.hetzner_api", cloud, self.folder / "cloud.sqlite", *joins)
-        self.settings = {
-            "hcloud:token": TOKEN,
-            "hcloud:endpoint": self.cloud_url,
-            "hcloud:pollInterval": "50ms",
-            "tailscale:oauthClientId": self._credentials.client_id,
-            "tailscale:oauthClientSecret": self._credentials.client_secret,
-            "tailscale:baseUrl": self.tailnet_url,
-        }
-
-    def _serve(self, module: str, port: int, state: Path, *options: str) -> None:
-        argv = [sys.executable, "-m", module, "--port", str(port), "--state", str(state), *options]
-        with (self.folder / f"{module}.log").open("wb") as log:
-            process = subprocess.Popen(argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self._processes.append(process)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and process.poll() is None:
-            with socket.socket() as attempt:
-                if attempt.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError((self.folder / f"{module}.log").read_text())
 
 
 def free_ports(count: int) -> list[int]:
@@ -223,7 +231,7 @@ def _steps(log: Path) -> list[tuple[str, str]]:
     steps = []
     for line in log.read_text().splitlines():
         event = json.loads(line)
-        done = (event.get("resOutputsEvent") or event.get("resourcePreEvent") or {}).get("metadata")
+        done = event.get("resOutputsEvent", {}).get("metadata")
         if done and done["op"] not in {"same", "read"}:
             steps.append((done["op"], done["urn"].rpartition("::")[2]))
     return sorted(set(steps))

@@ -100,7 +100,8 @@ def _now(status: str) -> Settle:
 
 
 def _type_changed(records: Records, arguments: Record, _result: None) -> None:
-    values = {"server_type": arguments["server_type"], "primary_disk_size": arguments["disk"]}
+    # "This copies the content of its disk, and starts it again" (Hetzner's reference of change_type).
+    values = {"server_type": arguments["server_type"], "primary_disk_size": arguments["disk"], "status": "running"}
     _change(records, arguments["id"], **values)
 
 
@@ -160,7 +161,7 @@ STEPS = {
     "shutdown_server": Step(drive=_power("shutdown"), settle=_now("off")),
     "reboot_server": Step(drive=_power("reboot"), settle=_now("running")),
     "reset_server": Step(drive=_power("reset"), settle=_now("running")),
-    "change_server_type": Step(drive=lambda store, _driver, arguments: _made(store, arguments), settle=_type_changed),
+    "change_server_type": Step(drive=_power("on"), settle=_type_changed),
     "rebuild_server": Step(drive=_rebuild, settle=_rebuilt),
     "apply_firewall": Step(drive=_refilter),
     "remove_firewall": Step(drive=_refilter),
