@@ -10,6 +10,12 @@ import yaml
 if TYPE_CHECKING:
     from lab.lab import Lab
 
+# On the lab's bridge it is the firewall that says who reaches the broker; hosts in a tailnet have its policy for that.
+_FROM_RUNNERS = {
+    "port": "{{ broker_port }}",
+    "from": "{{ groups['runners'] | map('extract', hostvars, 'private_address') | list }}",
+}
+
 
 def render(lab: Lab) -> str:
     """Return the inventory as YAML: `private_address` is where other nodes reach a host."""
@@ -19,6 +25,8 @@ def render(lab: Lab) -> str:
     children: dict[str, Any] = {
         g: {"hosts": {m.name: {} for m in machines if m.spec.group == g}} for g in sorted(groups)
     }
+    if "brokers" in children:
+        children["brokers"]["vars"] = {"base_firewall_allow": [_FROM_RUNNERS]}
     everything: dict[str, Any] = {"vars": _connection(lab), "hosts": hosts, "children": children}
     return yaml.safe_dump({"all": everything}, sort_keys=False)
 

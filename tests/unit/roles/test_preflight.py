@@ -16,6 +16,10 @@ from fleet import inventory
 PROJECT = Path(__file__).resolve().parents[3]
 LIMITS: dict[str, Any] = {"memory": "1G", "cpu": "100%", "tasks": 100, "disk": "64M"}
 AGENT = {"name": "agent1", "type": "general", "node": "localhost", "limits": LIMITS}
+KEY = {"tailscale_auth_key": "key", "tailscale_hostname": "localhost"}
+ARCHIVE = {"tailscale_archive": "/tmp/tailscale.tgz", "tailscale_archive_checksum": "0" * 64}
+HTTPS = {"mode": "https", "port": 443, "target": "127.0.0.1:8000"}
+TAILSCALES = "https://controlplane.tailscale.com/"
 FACTS = {
     "distribution": "Debian",
     "distribution_version": "12.9",
@@ -56,6 +60,31 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
     "router": ("base", {"kernel_forwards": 1}, {}, "The host passes packets on"),
     "router that may": ("base", {"kernel_forwards": 1, "base_firewall_forward": True}, {}, None),
     "router, switched off": ("base", {"kernel_forwards": 1, "base_enabled": False}, {}, None),
+    **{
+        f"ssh over {interface} to {address}": (
+            "base",
+            {"base_firewall_ssh_interface": interface, "ssh_connection": address and f"192.0.2.1 50000 {address} 22"},
+            {},
+            refusal,
+        )
+        for interface, address, refusal in (
+            ("lo", "127.0.0.1", None),
+            ("lo", "::1", None),
+            ("lo", "10.0.0.1", "You connect to 10.0.0.1, which is not an address of lo"),
+            ("lo", "7.0.0.1", "You connect to 7.0.0.1"),
+            ("tailscale0", "127.0.0.1", "which is not an address of tailscale0"),
+            ("tailscale0", "", None),
+            ("", "10.0.0.1", None),
+            ('x" accept', "", "is no network interface's name"),
+        )
+    },
+    "rule over no interface": (
+        "base",
+        {"base_firewall_allow": [{"port": 1, "interface": "a b"}, {"port": 2}]},
+        {},
+        "a b in base_firewall_ssh_interface",
+    ),
+    "rule over any interface": ("base", {"base_firewall_allow": [{"port": 1, "interface": None}]}, {}, None),
     "old python, broker": ("broker", {}, {"python_version": "3.10.1"}, "the broker needs 3.11"),
     "no address": ("broker", {"broker_addresses": []}, {}, "broker_addresses is empty"),
     "broker": ("broker", {}, {}, None),
@@ -82,20 +111,55 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
         )
     },
     "runner": ("runner", {"runner_agents": [AGENT]}, {}, None),
+    **{
+        f"tailnet: {what}": ("tailscale", {**KEY, **variables}, {}, refusal)
+        for what, variables, refusal in (
+            ("a key", {}, None),
+            ("no key", {"tailscale_auth_key": ""}, "there is no key to join with"),
+            ("no key, switched off", {"tailscale_auth_key": "", "tailscale_enabled": False}, None),
+            ("a name", {"tailscale_hostname": "Host_1"}, "hostname 'Host_1'"),
+            ("two operators", {"tailscale_operator": "alice,bob"}, "name one user"),
+            ("an archive", {"tailscale_install": "archive", **ARCHIVE}, None),
+            ("no archive", {"tailscale_install": "archive"}, "must name a file on the controller"),
+            (
+                "a short checksum",
+                {"tailscale_install": "archive", **ARCHIVE, "tailscale_archive_checksum": "00"},
+                "tailscale_archive_checksum its SHA-256",
+            ),
+            ("https", {"tailscale_serve": [HTTPS]}, None),
+            ("https of Tailscale's", {"tailscale_serve": [HTTPS], "tailscale_login_server": TAILSCALES}, None),
+            (
+                "https of Headscale",
+                {"tailscale_serve": [HTTPS], "tailscale_login_server": "https://headscale.example"},
+                "the control server https://headscale.example issues no certificates",
+            ),
+            (
+                "http of Headscale",
+                {"tailscale_serve": [{**HTTPS, "mode": "http"}], "tailscale_login_server": "https://headscale.example"},
+                None,
+            ),
+            ("a target elsewhere", {"tailscale_serve": [{**HTTPS, "target": "10.0.0.1:1"}]}, "must be 127.0.0.1:PORT"),
+            ("a port twice", {"tailscale_serve": [HTTPS, HTTPS]}, "port 443 must be"),
+            ("TLS for TCP", {"tailscale_serve": [{**HTTPS, "mode": "tls-terminated-tcp"}]}, "one of: https, http, tcp"),
+        )
+    },
 }
 
 
 def play(name: str, role: str, variables: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Return a play that notes what a role's preflight refuses."""
     include = {"name": "Include", "ansible.builtin.include_role": {"name": role, "tasks_from": "preflight"}}
-    kernel = {"argv": ["sysctl", f"net.ipv4.ip_forward={variables.get('kernel_forwards', 0)}"]}
-    prepare = [{"name": "Prepare", "ansible.builtin.command": kernel}] if role == "base" else []
+    sysctl = ["sysctl", f"net.ipv4.ip_forward={variables.get('kernel_forwards', 0)}"]
+    commands = [sysctl, ["ip", "link", "set", "lo", "up"]] if role == "base" else []
+    prepare = [{"name": "Prepare", "ansible.builtin.command": {"argv": argv}} for argv in commands]
+    session = variables.get("ssh_connection")
     note = {"said": "{{ said | default({}) | combine({case: ansible_failed_result.msg}) }}"}
     return {
         "name": name,
         "hosts": "localhost",
         "gather_facts": False,
         "vars": {**variables, "case": name, "ansible_facts": {**FACTS, **facts}},
+        "environment": {"SSH_CONNECTION": session} if session else {},
         "pre_tasks": prepare,
         "tasks": [{"name": "Try", "block": [include], "rescue": [{"name": "Note", "ansible.builtin.set_fact": note}]}],
     }
