@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from lab import rehearsal
+from lab import rehearsal, tools
 from lab.errors import LabError
 from lab.lab import Lab, default_name
 from lab.machines import Direction, Machine
+from lab.tailnet import SERVER, Tailnet
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -136,6 +138,26 @@ def print_inventory(context: typer.Context, path: Annotated[bool, typer.Option("
     if not file.exists():
         raise LabError(f"lab {context.obj.name} is not up; say make up")
     typer.echo(file if path else file.read_text().rstrip())
+
+
+@app.command()
+def tailnet(context: typer.Context) -> None:
+    """Start the lab's tailnet, and print what a host needs to join it, as JSON; the key is good for many hosts."""
+    with context.obj.change():
+        net = Tailnet(context.obj)
+        net.start()
+        archive = tools.tailscale_archive()
+        digest = archive.with_name(f"{archive.name}.sha256").read_text().split()[0]
+        way_in = {
+            "login_server": net.login_server,
+            "domain": net.domain,
+            "hosts_line": f"{context.obj.gateway} {SERVER}",
+            "certificate": net.ca.read_text(),
+            "key": net.key(reusable=True, seconds=7200),
+            "archive": str(archive),
+            "checksum": digest,
+        }
+        typer.echo(json.dumps(way_in))
 
 
 @app.command()

@@ -269,13 +269,13 @@ def serve_commands(now: dict[str, Any], serve: list[dict[str, Any]], dns_name: s
     now = _without_empty(now)
     if now == expected(serve, dns_name):
         return []
-    ports = now.get("TCP", {})
-    web = now.get("Web", {})
+    ports: dict[str, Any] = now.get("TCP", {})
+    web: dict[str, Any] = now.get("Web", {})
 
     def stands(entry: dict[str, Any]) -> bool:
         alone = expected([entry], dns_name)
         port, name = str(entry["port"]), f"{dns_name}:{entry['port']}"
-        return ports.get(port) == alone["TCP"][port] and web.get(name) == alone.get("Web", {}).get(name)
+        return (ports.get(port), web.get(name)) == (alone["TCP"][port], alone.get("Web", {}).get(name))
 
     kept = [entry for entry in serve if stands(entry)]
     stale = [port for port in ports if port not in {str(entry["port"]) for entry in kept}]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -28,9 +29,10 @@ _ADMIN = {"base_admin_users": [{"name": "alice"}]}
 # On one node the agents' homes go too.
 _HOMELESS = "agents-2"
 _OFF: dict[str, object] = {
-    **{f"{role}_enabled": False for role in ("base", "broker", "runner")},
+    **{f"{role}_enabled": False for role in ("base", "tailscale", "broker", "runner")},
     "runner_remove_home": f"{{{{ inventory_hostname == '{_HOMELESS}' }}}}",
 }
+_TAILNET = "tailnet.yml"
 _LISTING = (PROJECT / "tests/support/listing.py").read_text()
 # Ansible's own, for whatever it copies; what it puts there it must take away.
 _CONNECTION = {"file /home/deploy/.ansible", "file /home/deploy/.ansible/tmp"}
@@ -54,7 +56,10 @@ def story() -> Iterator[Story]:
         pytest.skip(lacking)
     fleet = TestFleet("fresh-hosts")
     fleet.lab.run("down")
+    way_in = json.loads(fleet.lab.run("tailnet", timeout=900))
     fleet.lab.run("create", *(":".join(node) for node in NODES), timeout=900)
+    _on_each(fleet, dict.fromkeys(_GROUPS, _trust(way_in)))
+    (fleet.lab.lab.folder / _TAILNET).write_text(yaml.safe_dump(_inventory(way_in)))
     fresh = _listings(fleet)
     for name in _GROUPS:
         fleet.lab.run("snapshot", name, "fresh")
@@ -72,8 +77,30 @@ def story() -> Iterator[Story]:
     fleet.lab.run("down")
 
 
+def _trust(way_in: dict[str, str]) -> str:
+    """Return the command by which a host finds the lab's control server and trusts it, as it does Tailscale's."""
+    authority = "/usr/local/share/ca-certificates/lab-tailnet.crt"
+    place = f"echo {shlex.quote(way_in['certificate'])} | sudo tee {authority}"
+    name = f"echo {way_in['hosts_line']} | sudo tee --append /etc/hosts"
+    return f"({place}; {name}; sudo update-ca-certificates) > /dev/null"
+
+
+def _inventory(way_in: dict[str, str]) -> dict[str, Any]:
+    """Return an inventory that has all hosts in the tailnet, and Ansible's connections on the lab's bridge."""
+    variables = {
+        "tailscale_install": "archive",
+        "tailscale_archive": way_in["archive"],
+        "tailscale_archive_checksum": way_in["checksum"],
+        "tailscale_auth_key": way_in["key"],
+        "tailscale_login_server": way_in["login_server"],
+        "base_firewall_ssh_interface": "eth0",
+    }
+    hosts = {name: {**variables, "private_address": f"{name}.{way_in['domain']}"} for name in _GROUPS}
+    return {"all": {"children": {"tailnet": {"hosts": hosts}}}}
+
+
 def _playbook(fleet: TestFleet, *arguments: str) -> str:
-    done = fleet.playbook("-e", json.dumps(_ADMIN), *arguments)
+    done = fleet.playbook("-i", str(fleet.lab.lab.folder / _TAILNET), "-e", json.dumps(_ADMIN), *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -105,7 +132,7 @@ def _install(listing: Listing) -> str:
 def _stated(host: str, flag: str) -> set[str]:
     """Return what the roles of a host say they keep, in C(…) of the line of their descriptions that says so."""
     usual = "Kept when it is switched off"
-    titles = {"base": usual, _GROUPS[host]: f"Kept with O({flag})" if flag else usual}
+    titles = {"base": usual, "tailscale": usual, _GROUPS[host]: f"Kept with O({flag})" if flag else usual}
     kept: set[str] = set()
     for role, title in titles.items():
         spec = yaml.safe_load((PROJECT / f"roles/{role}/meta/argument_specs.yml").read_text())["argument_specs"]["main"]

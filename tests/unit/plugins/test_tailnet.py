@@ -39,7 +39,7 @@ HTTP = {"mode": "http", "port": 80, "target": "127.0.0.1:9001"}
 HTTPS = {"mode": "https", "port": 443, "target": "127.0.0.1:9001"}
 TCP = {"mode": "tcp", "port": 9000, "target": "127.0.0.1:9001"}
 # As headscale's hosts said it: notes of the lab, and Molecule.
-SERVED = {
+SERVED: dict[str, Any] = {
     "TCP": {"80": {"HTTP": True}, "9000": {"TCPForward": "127.0.0.1:9001"}},
     "Web": {f"{NAME}:80": {"Handlers": {"/": {"Proxy": "http://127.0.0.1:9001"}}}},
 }
@@ -108,7 +108,7 @@ def test_of_a_joined_host_only_what_differs_is_set(
 
 @pytest.mark.parametrize("server", ["", "https://elsewhere.example"])
 def test_a_host_of_another_control_server_is_refused(server: str) -> None:
-    with pytest.raises(TailnetError, match="is in the tailnet of https://headscale.fleet.lab"):
+    with pytest.raises(TailnetError, match=r"is in the tailnet of https://headscale\.fleet\.lab"):
         tailnet.differences(PREFS, {**WANTED, "login_server": server})
 
 

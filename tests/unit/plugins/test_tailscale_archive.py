@@ -87,6 +87,17 @@ def test_a_host_that_lacks_one_file_is_not_taken_for_whole(tmp_path: Path, root:
     assert tailscale_archive.run({**arguments, "src": None}, check_mode=False, root=root)["missing"]
 
 
+def test_another_version_takes_the_place_of_the_one_before(tmp_path: Path, root: Path) -> None:
+    """As with a new `tailscale_version` and its archive."""
+    tailscale_archive.run(packed(tmp_path, CONTENTS), check_mode=False, root=root)
+    newer = DAEMON.replace(b"1.2.3", b"1.2.4")
+    arguments = {**packed(tmp_path, {**CONTENTS, "tailscaled": newer}), "version": "1.2.4"}
+    result = tailscale_archive.run(arguments, check_mode=False, root=root)
+
+    assert result["diff"] == {"before": "tailscale 1.2.3\n", "after": "tailscale 1.2.4\n"}
+    assert (root / "usr/sbin/tailscaled").read_bytes() == newer
+
+
 @pytest.mark.parametrize(
     ("contents", "more", "said"),
     [

@@ -21,6 +21,8 @@ ELSEWHERE = {
     "broker_remove_data": SWITCHED_OFF,
     "runner_enabled": SWITCHED_OFF,
     "runner_remove_home": SWITCHED_OFF,
+    "tailscale_enabled": SWITCHED_OFF,
+    "tailscale_version": "tests/unit/plugins/test_tailscale_archive.py",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def rules(allow: list[dict[str, Any]], ssh_interface: str = "") -> list[str]:
     """Return the lines from the rule for SSH to the end of the chain."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(
-        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
+        loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=True
     )
     environment.filters["bool"] = bool
     text = environment.get_template("firewall.nft.j2").render(
@@ -24,7 +25,7 @@ def rules(allow: list[dict[str, Any]], ssh_interface: str = "") -> list[str]:
         base_firewall_ssh_interface=ssh_interface,
         _base_ssh_ports=["22"],
     )
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in unescape(text).splitlines()]
     (ssh,) = (number for number, line in enumerate(lines) if line.endswith("tcp dport { 22 } accept"))
     return lines[ssh : lines.index("counter")]
 

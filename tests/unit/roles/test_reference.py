@@ -23,7 +23,9 @@ PROSE = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/*.md"))]
 # Words that look like a role's variable and are the apps' names.
 PACKAGES = {"broker_app", "runner_app"}
 # What roles tell others as facts.
-FACTS = set(re.findall(r"(?m)^    ([a-z]\w+):", (PROJECT / "roles/tailscale/tasks/run.yml").read_text().partition("set_fact:")[2]))
+FACTS = set(
+    re.findall(r"^    (tailscale_\w+): .*__tail", (PROJECT / "roles/tailscale/tasks/run.yml").read_text(), re.M)
+)
 
 
 def options(options_: dict[str, Any], above: str = "") -> dict[str, dict[str, Any]]:

@@ -48,6 +48,18 @@ with socket.socket(socket.AF_INET, kind) as listening:
         else:
             listening.sendto(b"x", listening.recvfrom(1)[1])
 """
+# A network namespace that reaches the host over an interface which is not eth0.
+BEHIND = """
+set -e
+touch /run/behind
+unshare --net=/run/behind true
+ip link add behind0 type veth peer name eth0 netns /run/behind
+ip address add 198.51.100.1/24 dev behind0
+ip link set behind0 up
+into="nsenter --net=/run/behind ip"
+$into address add 198.51.100.2/24 dev eth0
+$into link set eth0 up
+"""
 
 
 @pytest.fixture
@@ -107,6 +119,8 @@ def test_who_left_has_no_account_and_a_home(root: Host) -> None:
         ("udp", 8002, "TimeoutError: timed out"),  # let in for somebody else
         ("tcp", 8003, "open"),  # for this network among others
         ("udp", 8003, "TimeoutError: timed out"),
+        ("tcp", 8004, "open"),  # over this interface
+        ("tcp", 8005, "TimeoutError: timed out"),  # over another
     ],
 )
 def test_the_firewall_lets_in_what_is_declared(root: Host, address: str, protocol: str, port: int, answer: str) -> None:
@@ -125,6 +139,20 @@ def test_the_firewall_lets_in_what_is_declared(root: Host, address: str, protoco
     root.check_output(f"systemctl stop {unit}")
 
     assert (asked.stdout + asked.stderr).strip().splitlines()[-1] == answer
+
+
+def test_ssh_comes_in_over_its_interface_only(root: Host, address: str) -> None:
+    """The other interface leads to a network of its own behind the host."""
+    root.check_output(BEHIND)
+    knock = "nsenter --net=/run/behind timeout 2 bash -c '< /dev/tcp/198.51.100.1/22'"
+    try:
+        assert log_in("alice", address, "-i", KEY) == (0, "alice")
+        assert root.run(knock).rc == 124
+        root.check_output("nft delete table inet openclaw")
+        assert root.run(knock).rc == 0
+    finally:
+        root.check_output("systemctl restart openclaw-firewall; ip link delete behind0")
+        root.check_output("umount /run/behind; rm /run/behind")
 
 
 def test_the_journal_stays_within_its_size(root: Host) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 testinfra_hosts = ["ansible://broker"]
 URL = "http://127.0.0.2:8001"
 BOT, WORKER = "shared-by-bots", "shared-by-workers"
+STATE, VOLUME = "/var/lib/openclaw-broker", "/dev/disk/by-id/scsi-0HC_Volume_1"
 RELEASES = "/opt/openclaw/releases/broker"
 
 # Opens connections that ask for nothing, then asks over one more and prints the answer's status.
@@ -185,3 +186,26 @@ def test_the_release_was_built_where_it_was_said(root: Host) -> None:
     built = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "artefacts"
 
     assert [file.name for file in built.glob("*.tgz")] == [f"broker-{release}-3.13-x86_64.tgz"]
+
+
+def test_the_database_is_on_the_volume(root: Host) -> None:
+    assert root.check_output(f"findmnt --noheadings --output FSTYPE {STATE}") == "ext4"
+    assert root.check_output(f"findmnt --noheadings --output SOURCE {STATE}") == root.check_output(f"readlink {VOLUME}")
+    assert root.file(f"{STATE}/broker.db").user == "openclaw-broker"
+
+
+def test_without_its_volume_there_is_no_broker_and_no_other_database(root: Host) -> None:
+    """Its socket keeps trying; nothing is written to the bare folder, by its command line neither."""
+    ask = f"curl --silent --max-time 3 {URL}/health"
+    target = root.check_output(f"readlink {VOLUME}")
+    root.check_output(f"rm {VOLUME} && systemctl stop 'var-lib-openclaw\\x2dbroker.mount'")
+    try:
+        assert root.run("systemctl is-active openclaw-broker.service").stdout.strip() != "active"
+        assert root.run(ask).rc != 0
+        refused = root.run("openclaw-broker token list")
+        assert (refused.rc, "is not mounted" in refused.stderr) == (1, True)
+        assert root.run(f"ls --almost-all {STATE}").stdout == ""
+    finally:
+        root.check_output(f"ln -s {target} {VOLUME}")
+        root.check_output("systemctl reset-failed; systemctl restart openclaw-broker.socket openclaw-broker.service")
+    assert root.check_output(ask).startswith("{")

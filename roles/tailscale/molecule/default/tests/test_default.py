@@ -1,0 +1,219 @@
+"""Hosts in a tailnet of the lab's, judged from each other and by tailscale's own word."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import testinfra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.host import Host
+
+testinfra_hosts = ["ansible://all"]
+INVENTORY = Path(os.environ["LAB_INVENTORY"])
+WAY_IN: dict[str, Any] = json.loads((INVENTORY.parent / "tailnet.json").read_text())
+OTHER = {"bookworm": "trixie", "trixie": "bookworm"}
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+JOINED = {"login_server": WAY_IN["login_server"]}
+
+
+@pytest.fixture
+def name(host: Host) -> str:
+    return str(host.backend.get_hostname())
+
+
+@pytest.fixture
+def root(host: Host) -> Iterator[Host]:
+    with host.sudo():
+        yield host
+
+
+@pytest.fixture
+def neighbour(name: str) -> Host:
+    return testinfra.get_host(f"ansible://{OTHER[name]}", ansible_inventory=str(INVENTORY))
+
+
+def status(root: Host) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(root.check_output("tailscale status --json"))
+    return loaded
+
+
+def module(name: str, *options: str, **arguments: Any) -> dict[str, Any]:
+    """Run the role's module on a host by itself, and return what it says."""
+    argv = [str(Path(sys.executable).with_name("ansible")), "-i", str(INVENTORY), name, "--become", *options]
+    done = subprocess.run(
+        [*argv, "-m", "tailnet", "-a", json.dumps({"hostname": name, **JOINED, **arguments})],
+        env={**os.environ, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.oneline"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout[done.stdout.index("{") :]
+    loaded: dict[str, Any] = json.JSONDecoder().raw_decode(said)[0]
+    return loaded
+
+
+@contextmanager
+def listeners(root: Host, *ports: int) -> Iterator[None]:
+    for port in ports:
+        unit = f"systemd-run --quiet --collect --unit=listen-{port}"
+        root.check_output(f"{unit} python3 -m http.server --bind 0.0.0.0 {port}")
+    for port in ports:
+        root.check_output(f"timeout 10 sh -c 'until ss -Hltn sport = :{port} | grep -q .; do sleep 0.05; done'")
+    yield
+    for port in ports:
+        root.run(f"systemctl stop listen-{port}.service")
+
+
+def answers(neighbour: Host, address: str, port: int) -> bool:
+    return bool(neighbour.run(f"python3 -c '{CONNECT}' {address} {port}").rc == 0)
+
+
+def test_the_host_is_called_by_its_name(root: Host, name: str) -> None:
+    seen = status(root)
+
+    assert (seen["BackendState"], seen["Self"]["DNSName"]) == ("Running", f"{name}.{WAY_IN['domain']}.")
+
+
+def test_settings_are_the_full_set(root: Host) -> None:
+    prefs = json.loads(root.check_output("tailscale debug prefs"))
+
+    assert {key: prefs.get(key) for key in ("CorpDNS", "RunSSH", "RouteAll", "OperatorUser")} == {
+        "CorpDNS": True,
+        "RunSSH": False,
+        "RouteAll": False,
+        "OperatorUser": None,
+    }
+    assert json.loads(root.check_output("tailscale serve status --json")) == {}
+
+
+def test_the_key_is_nowhere(root: Host) -> None:
+    key = WAY_IN["key"]
+    root.check_output(f"printf %s {key} > /run/witness-{os.getpid()}")
+    places = "/run /tmp /var/tmp /root /home /etc /var/lib /var/log"
+    found = root.run(f"grep --recursive --text --files-with-matches --devices=skip {key} {places} 2> /dev/null").stdout
+    root.check_output(f"rm /run/witness-{os.getpid()}")
+
+    # What sudo and testinfra log of this very search is not the role's.
+    assert [path for path in found.splitlines() if not path.startswith("/var/log/journal/")] == [
+        f"/run/witness-{os.getpid()}"
+    ]
+    assert "tailscale" not in root.run(f"journalctl --no-pager | grep {key} | grep -v witness").stdout
+
+
+def test_both_firewalls_stand_beside_each_other(root: Host, neighbour: Host, name: str) -> None:
+    """Over the tailnet the neighbour reaches what is declared for it and SSH; over the bridge not even that."""
+    bridge = root.check_output("ip -4 -oneline address show dev eth0").split()[3].partition("/")[0]
+    tailnet = f"{name}.{WAY_IN['domain']}"
+    with listeners(root, 8001, 8002):
+        found = {(way, port) for way in (bridge, tailnet) for port in (8001, 8002) if answers(neighbour, way, port)}
+        assert found == {(tailnet, 8001)}
+        root.check_output("systemctl restart openclaw-firewall")
+        assert answers(neighbour, tailnet, 8001)
+        root.check_output("systemctl restart tailscaled")
+        root.check_output("timeout 20 sh -c 'until tailscale status > /dev/null; do sleep 0.2; done'")
+        assert not answers(neighbour, tailnet, 8002)
+        root.check_output("nft delete table inet openclaw")
+        assert answers(neighbour, tailnet, 8002)
+        root.check_output("systemctl restart openclaw-firewall")
+    assert answers(neighbour, tailnet, 22)
+
+
+def test_a_joined_host_needs_no_key_and_is_left_alone(root: Host, name: str) -> None:
+    before = status(root)["Self"]["PublicKey"]
+    result = module(name)
+
+    assert (result["changed"], result["dns_name"]) == (False, f"{name}.{WAY_IN['domain']}")
+    assert result["address"] == root.check_output("tailscale ip -4")
+    assert status(root)["Self"]["PublicKey"] == before
+
+
+def test_settings_that_somebody_changed_are_set_again(root: Host, name: str) -> None:
+    before = status(root)["Self"]["PublicKey"]
+    root.check_output("tailscale set --accept-dns=false --operator=mallory --advertise-exit-node")
+
+    assert module(name, "--check")["changed"]
+    assert module(name)["changed"]
+    assert not module(name)["changed"]
+    prefs = json.loads(root.check_output("tailscale debug prefs"))
+    assert (prefs["CorpDNS"], prefs.get("OperatorUser"), prefs["AdvertiseRoutes"]) == (True, None, None)
+    assert status(root)["Self"]["PublicKey"] == before
+
+
+def test_what_somebody_serves_is_taken_away(root: Host, name: str) -> None:
+    """Also a mode that headscale takes and that cannot work."""
+    root.check_output("tailscale serve --bg --yes --http=81 http://127.0.0.1:9001")
+    root.check_output("tailscale serve --bg --yes --set-path=/x --http=81 http://127.0.0.1:9002")
+    root.check_output("tailscale serve --bg --yes --tls-terminated-tcp=8444 tcp://127.0.0.1:9001")
+
+    assert module(name, "--check", "--diff")["changed"]
+    assert json.loads(root.check_output("tailscale serve status --json"))["TCP"].keys() == {"81", "8444"}
+    assert module(name)["changed"]
+    assert json.loads(root.check_output("tailscale serve status --json")) == {}
+
+
+def test_https_is_refused_and_changes_nothing(root: Host, name: str) -> None:
+    said = module(name, serve=[{"mode": "https", "port": 443, "target": "127.0.0.1:9001"}])["msg"]
+
+    assert "needs certificates, which this tailnet does not issue" in said
+    assert json.loads(root.check_output("tailscale serve status --json")) == {}
+
+
+def test_a_host_that_was_taken_down_stays_down(root: Host, name: str) -> None:
+    root.check_output("tailscale down")
+    said = module(name, auth_key=WAY_IN["key"])["msg"]
+    state = status(root)["BackendState"]
+    root.check_output("tailscale up")
+
+    assert "say 'tailscale up' on it" in said
+    assert state == "Stopped"
+
+
+def test_another_control_server_is_refused(root: Host, name: str) -> None:
+    said = module(name, login_server="https://elsewhere.example", auth_key=WAY_IN["key"])["msg"]
+
+    assert f"is in the tailnet of {WAY_IN['login_server']}" in said
+    assert status(root)["BackendState"] == "Running"
+
+
+def test_a_name_that_another_device_has_is_refused(root: Host, name: str) -> None:
+    said = module(name, hostname=OTHER[name])["msg"]
+    called = status(root)["Self"]["DNSName"]
+    mended = module(name)
+
+    assert f"another device is called '{OTHER[name]}'" in said
+    assert called.startswith(f"{OTHER[name]}-")
+    assert mended["dns_name"] == f"{name}.{WAY_IN['domain']}"
+
+
+def test_a_logged_out_host_joins_with_a_key_only(root: Host, name: str) -> None:
+    root.check_output("tailscale logout")
+    without, checked = module(name), module(name, "--check", auth_key=WAY_IN["key"])
+    state = status(root)["BackendState"]
+    wrong = module(name, auth_key="0" * 48)
+    joined = module(name, auth_key=WAY_IN["key"])
+
+    assert "there is no key to join with" in without["msg"]
+    assert (checked["changed"], state) == (True, "NeedsLogin")
+    assert "failed" in wrong["msg"]
+    assert "0" * 48 not in shlex.join(map(str, wrong.values()))
+    assert (joined["changed"], joined["dns_name"]) == (True, f"{name}.{WAY_IN['domain']}")
+
+
+def test_a_host_leaves_once(root: Host, name: str) -> None:
+    assert module(name, "--check", state="left")["changed"]
+    assert module(name, state="left")["changed"]
+    assert not module(name, state="left")["changed"]
+    assert status(root)["BackendState"] == "NeedsLogin"
+    assert module(name, auth_key=WAY_IN["key"])["changed"]
