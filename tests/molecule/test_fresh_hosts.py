@@ -132,7 +132,11 @@ def _install(listing: Listing) -> str:
 def _stated(host: str, flag: str) -> set[str]:
     """Return what the roles of a host say they keep, in C(…) of the line of their descriptions that says so."""
     usual = "Kept when it is switched off"
-    titles = {"base": usual, "tailscale": usual, _GROUPS[host]: f"Kept with O({flag})" if flag else usual}
+    titles = {
+        "base": usual,
+        "tailscale": usual,
+        _GROUPS[host].removesuffix("s"): f"Kept with O({flag})" if flag else usual,
+    }
     kept: set[str] = set()
     for role, title in titles.items():
         spec = yaml.safe_load((PROJECT / f"roles/{role}/meta/argument_specs.yml").read_text())["argument_specs"]["main"]
