@@ -77,10 +77,10 @@ def _network(fields: Fields, locations: set[str]) -> Network:
     network = Network(
         cidr=fields.text("cidr", _DEFAULT_CIDR, matching=_ANY, remedy="give a private IPv4 range"),
         subnet=fields.text("subnet", _DEFAULT_SUBNET, matching=_ANY, remedy="give a range inside of cidr"),
-        zone=fields.choice("zone", sorted(set(_ZONES.values())), min(zones) if zones else None),
+        zone=fields.choice("zone", sorted(set(_ZONES.values())), _default_zone(locations)),
     )
     fields.end()
-    for zone in sorted(zones - {network.zone}):
+    for zone in sorted(zones - {network.zone}) if fields.sound else ():
         fields.refuse("zone", f"is {network.zone}, and there is a node in {zone}; a private network has one zone only")
     outer = _range(fields, "cidr", network.cidr)
     inner = _range(fields, "subnet", network.subnet)
@@ -89,6 +89,12 @@ def _network(fields: Fields, locations: set[str]) -> Network:
     if outer and inner and not inner.subnet_of(outer):
         fields.refuse("subnet", f"{network.subnet} is not inside of {network.cidr}; choose a part of it")
     return network
+
+
+def _default_zone(locations: set[str]) -> str | None:
+    """Return the zone of the nodes, None where one must be given: for locations that are newer than this program."""
+    zones = {_ZONES.get(location) for location in locations} or {"eu-central"}
+    return min(zones - {None}, default=None, key=str)
 
 
 def _range(fields: Fields, key: str, value: str) -> ipaddress.IPv4Network | None:
@@ -132,11 +138,18 @@ def _tailnet(fields: Fields) -> Tailnet:
             matching=_OWNER,
             remedy="give users such as you@example.com, or groups such as autogroup:admin",
         ),
-        broker_ports=_ports(fields, "brokerPorts", 8000),
+        broker_ports=_broker_ports(fields),
         gateway_ports=_ports(fields, "gatewayPorts", 18789),
     )
     fields.end()
     return tailnet
+
+
+def _broker_ports(fields: Fields) -> tuple[int, ...]:
+    ports = _ports(fields, "brokerPorts", 8000)
+    if not ports:
+        fields.refuse("brokerPorts", "is empty, so that no runner could work; give at least one port")
+    return ports
 
 
 def _ports(fields: Fields, key: str, default: int) -> tuple[int, ...]:

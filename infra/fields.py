@@ -118,6 +118,11 @@ class Fields:
             if child is not None:
                 yield key, child
 
+    @property
+    def sound(self) -> bool:
+        """Say whether nothing was noted so far, here or elsewhere: else what follows from a value may be nonsense."""
+        return not self._problems
+
     def refuse(self, key: str, trouble: str) -> None:
         """Note a mistake in a field."""
         self._problems.append(f"{self._path}{key}: {trouble}")
