@@ -32,8 +32,6 @@ class Authority:
 
     def ensure(self, name: str) -> None:
         """Make the authority and the certificate for a name, where they are not there yet."""
-        if self.ca.exists():
-            return
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "authority.lock").open("w") as lock:
             flock(lock, LOCK_EX)
