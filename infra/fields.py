@@ -99,6 +99,10 @@ class Fields:
             self.refuse(key, "holds the same entry twice; give each once")
         return () if wrong else tuple(value)
 
+    def has(self, key: str) -> bool:
+        """Say whether a field is there, right or wrong."""
+        return self._values.get(key) is not None
+
     def mapping(self, key: str) -> Fields | None:
         """Return the fields below a key, or None where it is missing."""
         value = self._typed(key)

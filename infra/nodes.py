@@ -28,8 +28,9 @@ def read_nodes(fleet: Fields) -> tuple[Node, ...]:
         "location": fleet.text("location", "fsn1", matching=_WORD, remedy="give one such as fsn1"),
     }
     listed = fleet.mapping("nodes")
-    if listed is None:
+    if not fleet.has("nodes"):
         fleet.refuse("nodes", "is missing; give at least a broker, as in infra/Pulumi.example.yaml")
+    if listed is None:
         return ()
     nodes = tuple(_node(name, fields, listed, default) for name, fields in listed.children())
     if fleet.sound:
@@ -82,12 +83,13 @@ def _check_together(fleet: Fields, listed: Fields, nodes: tuple[Node, ...]) -> N
     if len(brokers) != 1:
         fleet.refuse("nodes", f"has {len(brokers)} nodes with the role broker; give exactly one")
     names = {node.name for node in nodes}
-    former = Counter(node.renamed_from for node in nodes if node.renamed_from)
+    former: set[str | None] = {None}
     for node in nodes:
         if node.renamed_from in names:
             listed.refuse(f"{node.name}.renamedFrom", f"{node.renamed_from} is a node here; remove one of them")
-        if node.renamed_from and former[node.renamed_from] > 1:
+        if node.renamed_from and node.renamed_from in former:
             listed.refuse(f"{node.name}.renamedFrom", f"{node.renamed_from} is another node's too; give it once")
+        former.add(node.renamed_from)
     _check_placement(listed, nodes)
 
 
