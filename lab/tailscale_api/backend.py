@@ -17,6 +17,9 @@ class Backend(Protocol):
     def set_policy(self, text: str) -> None:
         """Bring a policy, as JSON, into force; PolicyError where it is refused."""
 
+    def set_magic_dns(self, on: bool) -> None:
+        """Give devices names, or none; NotHereError where that cannot be switched."""
+
     def create_key(self, wanted: KeyRequest) -> str:
         """Return a new key's secret."""
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lab.errors import CommandFailedError
-from lab.tailscale_api.errors import ApiError, PolicyError
+from lab.tailscale_api.errors import ApiError, NotHereError, PolicyError
 from lab.tailscale_api.state import Device
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ class Headscale:
                 except CommandFailedError as refused:
                     self._tailnet.nodes()  # that it answers at all: else this is an outage
                     raise PolicyError(f"headscale refuses the policy: {refused}") from None
+
+    def set_magic_dns(self, on: bool) -> None:
+        """Refuse to switch names off: headscale reads that from its configuration alone."""
+        if not on:
+            raise NotHereError("a tailnet without MagicDNS")
 
     def create_key(self, wanted: KeyRequest) -> str:
         """Return a key of headscale's own."""

@@ -28,6 +28,9 @@ class Memory:
     def set_policy(self, text: str) -> None:
         """Nothing is between devices that are records."""
 
+    def set_magic_dns(self, on: bool) -> None:
+        """Nobody asks for names here."""
+
     def create_key(self, wanted: KeyRequest) -> str:
         """Return a secret of Tailscale's form; the rest is in the stand-in's record."""
         return f"tskey-auth-k{secrets.token_hex(6)}CNTRL-{secrets.token_hex(16)}"

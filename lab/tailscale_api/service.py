@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lab.tailscale_api import answers, policy
-from lab.tailscale_api.errors import ApiError, NotHereError, PolicyError
+from lab.tailscale_api.errors import ApiError, PolicyError
 from lab.tailscale_api.requests import KeyRequest
 from lab.tailscale_api.state import DEFAULT_POLICY, Device, Key, State
 
@@ -126,14 +126,15 @@ class Service:
 
     def dns_preferences(self) -> dict[str, Any]:
         """Return whether names are those of devices."""
-        return {"magicDNS": True}
+        return {"magicDNS": self._state.magic_dns}
 
     def set_dns_preferences(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Switch MagicDNS, which here is always on."""
+        """Switch MagicDNS."""
         if not isinstance(body.get("magicDNS"), bool):
             raise ApiError(400, "magicDNS must be true or false")
-        if not body["magicDNS"]:
-            raise NotHereError("a tailnet without MagicDNS")
+        self._backend.set_magic_dns(body["magicDNS"])
+        self._state.magic_dns = body["magicDNS"]
+        self._state.save()
         return self.dns_preferences()
 
     def list_devices(self) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class State:
     path: Path
     credentials: Credentials
     policy: str = DEFAULT_POLICY
+    magic_dns: bool = True
     keys: dict[str, Key] = field(default_factory=dict)
     # Only of a tailnet in memory.
     devices: dict[str, Device] = field(default_factory=dict)

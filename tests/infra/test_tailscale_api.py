@@ -296,11 +296,11 @@ def test_a_malformed_join_is_refused(shared: Client, body: dict[str, Any]) -> No
     assert shared.post(f"{shared.url}/_lab/join", json=body).status_code == 400
 
 
-def test_magic_dns_is_on_and_stays_on(shared: Client) -> None:
-    assert shared.get("tailnet/-/dns/preferences").json() == {"magicDNS": True}
-    assert shared.post("tailnet/-/dns/preferences", json={"magicDNS": True}).json() == {"magicDNS": True}
-    assert shared.post("tailnet/-/dns/preferences", json={"magicDNS": "yes"}).status_code == 400
-    assert shared.post("tailnet/-/dns/preferences", json={"magicDNS": False}).status_code == 501
+def test_magic_dns_is_on_until_it_is_switched_off(api: Client) -> None:
+    assert api.get("tailnet/-/dns/preferences").json() == {"magicDNS": True}
+    assert api.post("tailnet/-/dns/preferences", json={"magicDNS": "yes"}).status_code == 400
+    assert api.post("tailnet/-/dns/preferences", json={"magicDNS": False}).json() == {"magicDNS": False}
+    assert api.get("tailnet/-/dns/preferences").json() == {"magicDNS": False}
 
 
 # All calls
