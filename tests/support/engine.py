@@ -59,7 +59,7 @@ class Apis:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.settings: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -71,6 +71,8 @@ class Apis:
         self._serve("lab.tailscale_api", tailnet, kept, "--memory")
         joins = ["--token", TOKEN, "--seconds", "0.1", "--tailscale", self._tailnet_url]
         self._serve("lab.hetzner_api", cloud, self._folder / "cloud.sqlite", *joins)
+        self._await("lab.tailscale_api", tailnet)
+        self._await("lab.hetzner_api", cloud)
         self.settings = {
             "hcloud:token": TOKEN,
             "hcloud:endpoint": f"{self._cloud_url}/v1",
@@ -82,9 +84,9 @@ class Apis:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
+        for process in self._processes.values():
             process.terminate()
-        for process in self._processes:
+        for process in self._processes.values():
             process.wait(timeout=20)
 
     @property
@@ -104,6 +106,11 @@ class Apis:
         url = f"{self._tailnet_url}/api/v2/{path}"
         return httpx.request(method, url, headers=headers, trust_env=False, **options).raise_for_status()
 
+    def join(self, key: str, hostname: str) -> None:
+        """Let a machine join the tailnet."""
+        body = {"key": key, "hostname": hostname}
+        httpx.post(f"{self._tailnet_url}/_lab/join", json=body, trust_env=False).raise_for_status()
+
     def devices(self) -> dict[str, dict[str, Any]]:
         """Return the tailnet's devices by their names."""
         devices = self.tailnet("GET", "tailnet/-/devices").json()["devices"]
@@ -113,7 +120,10 @@ class Apis:
         argv = [sys.executable, "-m", module, "--port", str(port), "--state", str(state), *options]
         with (self._folder / f"{module}.log").open("wb") as log:
             process = subprocess.Popen(argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self._processes.append(process)
+        self._processes[module] = process
+
+    def _await(self, module: str, port: int) -> None:
+        process = self._processes[module]
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and process.poll() is None:
             with socket.socket() as attempt:
