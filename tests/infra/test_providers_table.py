@@ -60,6 +60,27 @@ def test_a_kind_has_a_row_for_each_input_of_the_sdk_and_for_nothing_else(kind: s
     assert len({row.property for row in TABLE[kind]}) == len(TABLE[kind])
 
 
+# By the providers' own documentation and source; a change here changes what a `pulumi up` destroys.
+REPLACING = {
+    "Acl": set(),
+    "DnsPreferences": set(),
+    "Firewall": set(),
+    "Network": {"ipRange"},
+    "NetworkSubnet": {"networkId", "type", "networkZone", "ipRange"},
+    "PlacementGroup": set(),
+    "Server": {"image", "location", "sshKeys", "userData"},
+    "SshKey": {"publicKey"},
+    "TailnetKey": {"reusable", "ephemeral", "preauthorized", "tags", "expiry", "description"},
+    "Volume": {"location"},
+    "VolumeAttachment": {"volumeId", "serverId"},
+}
+
+
+def test_these_and_no_other_properties_replace() -> None:
+    found = {kind: {row.property for row in rows if row.decision is Decision.REPLACE} for kind, rows in TABLE.items()}
+    assert {kind.rpartition(":")[2]: replacing for kind, replacing in found.items()} == REPLACING
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_sdk_requires_is_required(kind: str) -> None:
     required = {name for name, parameter in arguments(kind).items() if parameter.default is parameter.empty}
