@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.engine import Apis
+from tests.support.hetzner import cloud, hetzner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+__all__ = ["apis", "cloud", "hetzner"]
 
 
 @pytest.fixture(scope="module")
