@@ -10,9 +10,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
+
+if TYPE_CHECKING:
+    from plugins.module_utils.agents import AgentError, bytes_of, reporting, run
+else:
+    from ansible.module_utils.agents import AgentError, bytes_of, reporting, run
 
 DOCUMENTATION = r"""
 module: agent_accounts
@@ -76,38 +81,30 @@ SUBOPTIONS: dict[str, Any] = {
 }
 
 
-class AccountError(Exception):
-    """An agent's account cannot be brought into the wanted state."""
-
-
-def bytes_of(memory: str) -> int:
-    """Return the bytes that systemd reads from such a value, down to whole pages as the kernel keeps them.
+def memory_of(agent: dict[str, Any]) -> int:
+    """Return an agent's bytes of memory, down to whole pages as the kernel keeps them.
 
     Raises:
-        AccountError: The value is not a number with one of the suffixes.
+        AgentError: They are not declared as a size.
     """
-    match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", memory)
-    if not match:
-        raise AccountError(f"limits.memory '{memory}' must be bytes, or a number with K, M, G or T.")
-    unit: int = 1024 ** " KMGT".index(match[2] or " ")
-    return int(match[1]) * unit // PAGE * PAGE
+    return bytes_of(agent["memory"], field="limits.memory", whole=PAGE)
 
 
 def percent_of(cpu: str) -> int:
     """Return the number before the percent sign.
 
     Raises:
-        AccountError: There is none.
+        AgentError: There is none.
     """
     match = re.fullmatch(r"([1-9]\d*)%", cpu)
     if not match:
-        raise AccountError(f"limits.cpu '{cpu}' must be a percentage of one CPU, such as 150%.")
+        raise AgentError(f"limits.cpu '{cpu}' must be a percentage of one CPU, such as 150%.")
     return int(match[1])
 
 
 def properties(agent: dict[str, Any]) -> list[str]:
     """Return the limits as systemd's properties; swap is off so that memory means memory."""
-    bytes_of(agent["memory"])
+    memory_of(agent)
     percent_of(agent["cpu"])
     return [
         f"MemoryMax={agent['memory']}",
@@ -168,16 +165,10 @@ def in_force(slice_name: str, root: Path = CGROUP) -> dict[str, int | None] | No
 def expected(agent: dict[str, Any]) -> dict[str, int | None]:
     """Return the limits in the form of in_force."""
     return {
-        "memory": bytes_of(agent["memory"]),
+        "memory": memory_of(agent),
         "cpu": percent_of(agent["cpu"]),
         "tasks": agent["tasks"],
     }
-
-
-def _run(*argv: str) -> None:
-    run = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if run.returncode:
-        raise AccountError(f"'{' '.join(argv)}' failed: {(run.stderr or run.stdout).strip()}")
 
 
 def _user(name: str) -> pwd.struct_passwd | None:
@@ -215,13 +206,13 @@ class Host:
         if self.check_mode:
             return
         for command in commands:
-            _run(*command)
+            run(*command)
 
     def account(self, name: str) -> None:
         """Make the group and the user.
 
         Raises:
-            AccountError: The host has a user of that name who is somebody else.
+            AgentError: The host has a user of that name who is somebody else.
         """
         members = _members()
         if members is None and f"{GROUP}: make group" not in self.actions:
@@ -232,7 +223,7 @@ class Host:
             if not self.check_mode:
                 Path(pwd.getpwnam(name).pw_dir).chmod(0o700)
         elif name not in (members or []):
-            raise AccountError(f"{name}: this user is not an agent's (not in {GROUP}); name the agent otherwise.")
+            raise AgentError(f"{name}: this user is not an agent's (not in {GROUP}); name the agent otherwise.")
 
     def limits(self, agent: dict[str, Any]) -> None:
         """Write the drop-in of the user's slice, and have systemd read what changed about the user's units."""
@@ -266,7 +257,7 @@ class Host:
         """Hold the kernel's limits to what is declared.
 
         Raises:
-            AccountError: They differ even after they were set on the running slice.
+            AgentError: They differ even after they were set on the running slice.
         """
         name, user = agent["name"], _user(agent["name"])
         if user is None:
@@ -279,7 +270,7 @@ class Host:
         self.do(name, "enforce limits", command)
         actual = in_force(slice_name)
         if not self.check_mode and actual != expected(agent):
-            raise AccountError(f"{name}: limits are {actual} in {slice_name}'s cgroup, not {expected(agent)}.")
+            raise AgentError(f"{name}: limits are {actual} in {slice_name}'s cgroup, not {expected(agent)}.")
 
     def present(self, agents: list[dict[str, Any]]) -> None:
         """Bring all agents that must exist into the wanted state."""
@@ -320,14 +311,10 @@ def main() -> None:
     )
     os.umask(0o022)
     host = Host(check_mode=module.check_mode)
-    try:
+    with reporting(module, host.actions, host.diffs):
         host.present(module.params["agents"])
         for name in module.params["absent"]:
             host.absent(name, remove_home=module.params["remove_home"])
-    except (OSError, AccountError) as error:
-        module.fail_json(msg=str(error), changed=bool(host.actions), actions=host.actions)
-    done = {"before": "", "after": "".join(f"{action}\n" for action in host.actions)}
-    module.exit_json(changed=bool(host.actions), actions=host.actions, diff=[*host.diffs, done])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ from ansible.module_utils.basic import AnsibleModule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from plugins.module_utils.agents import AgentError, bytes_of, reporting, run
+else:
+    from ansible.module_utils.agents import AgentError, bytes_of, reporting, run
+
 DOCUMENTATION = r"""
 module: agent_volumes
 short_description: Disks of agents, bounded by a file system in a file
@@ -79,24 +83,16 @@ SUBOPTIONS: dict[str, Any] = {
 }
 
 
-class VolumeError(Exception):
-    """A disk cannot be brought into the wanted state."""
-
-
-def bytes_of(size: str) -> int:
-    """Return the bytes of a size, in whole MiB.
+def size_of(declared: str) -> int:
+    """Return the bytes of a disk, in whole MiB.
 
     Raises:
-        VolumeError: The size is not a number with one of the suffixes, or too small for a file system.
+        AgentError: They are not declared as a size, or too few for a file system.
     """
-    match = re.fullmatch(r"([1-9]\d*)([KMGT]?)", size)
-    if not match:
-        raise VolumeError(f"limits.disk '{size}' must be bytes, or a number with K, M, G or T.")
-    unit: int = 1024 ** " KMGT".index(match[2] or " ")
-    number = int(match[1]) * unit // 2**20 * 2**20
-    if number < SMALLEST:
-        raise VolumeError(f"limits.disk '{size}' is too small; give at least {SMALLEST // 2**20}M.")
-    return number
+    size = bytes_of(declared, field="limits.disk", whole=2**20)
+    if size < SMALLEST:
+        raise AgentError(f"limits.disk '{declared}' is too small; give at least {SMALLEST // 2**20}M.")
+    return size
 
 
 def mount_unit(agent: str, workspace: Path) -> str:
@@ -153,24 +149,15 @@ def may_grow_mounted(status: str) -> bool:
     return match is not None and bool(int(match[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
-def _run(*argv: str, good: int = 0, **how: Any) -> str:
-    run: subprocess.CompletedProcess[str] = subprocess.run(argv, capture_output=True, text=True, check=False, **how)
-    if not 0 <= run.returncode <= good:  # below 0: a signal, such as that of the kernel out of memory
-        # cp has a line for every file that finds no room.
-        said = (run.stderr or run.stdout).strip().splitlines()
-        raise VolumeError(f"'{' '.join(argv)}' failed: {' '.join(said[:3])}")
-    return run.stdout
-
-
 def _stopped(unit: str) -> bool:
-    run = subprocess.run(["systemctl", "is-active", unit], capture_output=True, text=True, check=False)
-    return run.stdout.strip() in ("inactive", "failed")
+    done = subprocess.run(["systemctl", "is-active", unit], capture_output=True, text=True, check=False)
+    return done.stdout.strip() in ("inactive", "failed")
 
 
 def _detach(inside: Path) -> None:
     """Unmount what a run that was killed left; a bind mount is not seen by os.path.ismount."""
     if subprocess.run(["mountpoint", "--quiet", inside], check=False).returncode == 0:
-        _run("umount", str(inside))
+        run("umount", str(inside))
 
 
 @contextmanager
@@ -179,11 +166,11 @@ def _mounted(*what: str) -> Iterator[Path]:
     inside = FILES / "moving"
     _detach(inside)
     inside.mkdir(mode=0o700, exist_ok=True)
-    _run("mount", *what, str(inside))
+    run("mount", *what, str(inside))
     try:
         yield inside
     finally:
-        _run("umount", str(inside))
+        run("umount", str(inside))
         inside.rmdir()
 
 
@@ -223,10 +210,10 @@ class Volume:
         """Hold a disk to be no smaller than it is, and to have room for what is to move in.
 
         Raises:
-            VolumeError: It is larger already, or the workspace cannot move in.
+            AgentError: It is larger already, or the workspace cannot move in.
         """
         if not self._unmade() and (now := self.file.stat().st_size) > size:
-            raise VolumeError(
+            raise AgentError(
                 f"{self.agent}: limits.disk is {size // 2**20}M, and its disk has {now // 2**20}M already. A disk is"
                 f" not made smaller; give at least {now // 2**20}M, or remove the agent with runner_remove_home."
             )
@@ -236,12 +223,12 @@ class Volume:
             if not any(folder.iterdir()):
                 return
             if self._unmade() and (needed := self._needed(folder)) > size:
-                raise VolumeError(
+                raise AgentError(
                     f"{self.agent}: limits.disk is {size // 2**20}M, and what {self._workspace} has needs"
                     f" {needed // 2**20 + 1}M."
                 )
             if not self._unmade() and not self._moving.exists():
-                raise VolumeError(
+                raise AgentError(
                     f"{self.agent}: its disk is not mounted, and {self._workspace} has files that are not on it; move"
                     " them elsewhere."
                 )
@@ -257,14 +244,14 @@ class Volume:
                 self._do("mount disk", self._mount)
                 return
         if self._write_units() or self._outdated():
-            self._do("reload systemd", lambda: _run("systemctl", "daemon-reload"))
+            self._do("reload systemd", lambda: run("systemctl", "daemon-reload"))
         if self._moving.exists():
             self._do("remove old copy", self._sweep)
 
     def absent(self, *, remove: bool) -> None:
         """Unmount the disk, and forget how to mount it."""
         if self._is_mounted():
-            self._do("unmount disk", lambda: _run("systemctl", "stop", self._unit))
+            self._do("unmount disk", lambda: run("systemctl", "stop", self._unit))
         if self._moving.exists() and not self._unmade():
             self._do("remove old copy", self._sweep)
         files = [file for file in self._units() if file.exists()]
@@ -287,16 +274,16 @@ class Volume:
         """Give a path to the agent's directory that stays with it, whatever the agent puts in its place.
 
         Raises:
-            VolumeError: It is not a directory, or not the agent's: root would copy and empty what a link leads to.
+            AgentError: It is not a directory, or not the agent's: root would copy and empty what a link leads to.
         """
         own = f"{self.agent}: {self._workspace} must be a directory of the agent's own, and no link."
         try:
             number = os.open(workspace, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except NotADirectoryError:
-            raise VolumeError(own) from None
+            raise AgentError(own) from None
         try:
             if self._user is None or os.fstat(number).st_uid != self._user.pw_uid:
-                raise VolumeError(own)
+                raise AgentError(own)
             yield Path(f"/proc/self/fd/{number}")
         finally:
             os.close(number)
@@ -305,7 +292,7 @@ class Volume:
     def _needed(folder: Path) -> int:
         """Return the bytes that a disk must have for a directory's content, with ext4's own tables."""
         # 1: a file went away meanwhile
-        used, names = (int(_run("du", "-s", what, ".", cwd=folder, good=1).split()[0]) for what in ("-B1", "--inodes"))
+        used, names = (int(run("du", "-s", what, ".", cwd=folder, good=1).split()[0]) for what in ("-B1", "--inodes"))
         return max(used * 8 // 7, names * BYTES_PER_FILE)
 
     def _do(self, action: str, step: Any) -> None:
@@ -323,12 +310,12 @@ class Volume:
             os.fchmod(file.fileno(), 0o600)
             file.truncate(size)
         extended = f"root_owner={user.pw_uid}:{user.pw_gid},assume_storage_prezeroed=1"
-        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", extended, str(self._draft))
+        run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", extended, str(self._draft))
         with _mounted("-o", "loop,nosuid,nodev", str(self._draft)) as inside:
             (inside / "lost+found").rmdir()
             if os.path.lexists(self._workspace):
                 with self._opened(self._workspace) as folder:
-                    _run("cp", "-a", ".", str(inside), cwd=folder)
+                    run("cp", "-a", ".", str(inside), cwd=folder)
             inside.chmod(0o700)
         self._moving.touch(mode=0o600)
         self._draft.rename(self.file)
@@ -339,19 +326,19 @@ class Volume:
         if not self._is_mounted():
             self._grow_unmounted()
         elif may_grow_mounted(Path("/proc/self/status").read_text()):
-            device = _run("findmnt", "--noheadings", "--output=SOURCE", "--mountpoint", str(self._workspace)).strip()
-            _run("losetup", "--set-capacity", device)
-            _run("resize2fs", device)
+            device = run("findmnt", "--noheadings", "--output=SOURCE", "--mountpoint", str(self._workspace)).strip()
+            run("losetup", "--set-capacity", device)
+            run("resize2fs", device)
         else:
             with self._at_rest():
-                _run("systemctl", "stop", self._unit)
+                run("systemctl", "stop", self._unit)
                 self._grow_unmounted()
                 self._start()
         self._growing.unlink()
 
     def _grow_unmounted(self) -> None:
-        _run("e2fsck", "-f", "-p", str(self.file), good=1)  # 1: it found something, and put it right
-        _run("resize2fs", str(self.file))
+        run("e2fsck", "-f", "-p", str(self.file), good=1)  # 1: it found something, and put it right
+        run("resize2fs", str(self.file))
 
     @contextmanager
     def _at_rest(self) -> Iterator[None]:
@@ -359,12 +346,12 @@ class Volume:
         manager = f"user@{pwd.getpwnam(self.agent).pw_uid}.service"
         resume = not _stopped(manager)
         if resume:
-            _run("systemctl", "stop", manager)
+            run("systemctl", "stop", manager)
         try:
             yield
         finally:
             if resume:
-                _run("systemctl", "start", manager)
+                run("systemctl", "start", manager)
 
     def _units(self) -> dict[Path, str]:
         """Return the files of systemd by their paths; the order matters where a run is cut short."""
@@ -385,22 +372,22 @@ class Volume:
         return bool(changed)
 
     def _outdated(self) -> bool:
-        return "=yes" in _run("systemctl", "show", "--property=NeedDaemonReload", self._unit)
+        return "=yes" in run("systemctl", "show", "--property=NeedDaemonReload", self._unit)
 
     def _mount(self) -> None:
         """Mount the disk, now and before each start of the agent, and remove what has moved in."""
         user = pwd.getpwnam(self.agent)
         if not self._workspace.exists():  # by the agent itself, whose home it is
             make = ["mkdir", "-m", "700", str(self._workspace)]
-            _run(*make, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
+            run(*make, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
         self._write_units()
-        _run("systemctl", "daemon-reload")
+        run("systemctl", "daemon-reload")
         self._start()
         if self._moving.exists():
             self._sweep()
 
     def _start(self) -> None:
-        _run("systemctl", "start", self._unit)
+        run("systemctl", "start", self._unit)
         with suppress(OSError):  # it has what e2fsck saved
             (self._workspace / "lost+found").rmdir()
 
@@ -409,11 +396,11 @@ class Volume:
         with _mounted("--bind", "--make-private", str(self._workspace.parent)) as home:
             old = home / self._workspace.name
             if os.path.ismount(old):
-                raise VolumeError(f"{self._workspace} is mounted twice; unmount one.")
+                raise AgentError(f"{self._workspace} is mounted twice; unmount one.")
             with self._opened(old) as folder:
                 if any(folder.iterdir()):
                     os.sync()  # what says that the disk holds, before the originals go
-                    _run("find", ".", "-mindepth", "1", "-delete", cwd=folder)
+                    run("find", ".", "-mindepth", "1", "-delete", cwd=folder)
         self._moving.unlink()
 
     def _files(self) -> list[Path]:
@@ -429,7 +416,7 @@ class Volume:
             file.unlink()
             if file.parent != UNITS and not any(file.parent.iterdir()):
                 file.parent.rmdir()
-        _run("systemctl", "daemon-reload")
+        run("systemctl", "daemon-reload")
 
 
 def main() -> None:
@@ -445,23 +432,19 @@ def main() -> None:
     os.umask(0o022)
     actions: list[str] = []
     check_mode = module.check_mode
-    try:
+    with reporting(module, actions, []):
         sizes = {
-            Volume(entry["agent"], actions, check_mode=check_mode): bytes_of(entry["size"])
+            Volume(entry["agent"], actions, check_mode=check_mode): size_of(entry["size"])
             for entry in module.params["volumes"]
         }
         for volume, size in sizes.items():
             volume.refuse(size)
         if why := too_much({volume.file: size for volume, size in sizes.items()}, _free(FILES)):
-            raise VolumeError(why)
+            raise AgentError(why)
         for volume, size in sizes.items():
             volume.present(size)
         for agent in module.params["absent"]:
             Volume(agent, actions, check_mode=check_mode).absent(remove=module.params["remove"])
-    except (OSError, VolumeError) as error:
-        module.fail_json(msg=str(error), changed=bool(actions), actions=actions)
-    done = {"before": "", "after": "".join(f"{action}\n" for action in actions)}
-    module.exit_json(changed=bool(actions), actions=actions, diff=done)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from plugins.module_utils import agents
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MODULES = Path(__file__).resolve().parents[3] / "plugins" / "modules"
 OWNER = pwd.getpwuid(os.geteuid()).pw_name
 GROUP = grp.getgrgid(os.getegid()).gr_name
+
+# Ansible sends modules what they share under this name.
+sys.modules["ansible.module_utils.agents"] = agents
+_AS_ANSIBLE_DOES = """
+import ansible.module_utils, runpy, sys
+ansible.module_utils.__path__.append(sys.argv.pop(1))
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -27,9 +37,9 @@ def run_module(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         parameters = {**arguments, "_ansible_check_mode": check, "_ansible_diff": True}
         file = tmp_path / "arguments.json"
         file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": parameters}))
-        done = subprocess.run(
-            [sys.executable, str(MODULES / f"{module}.py"), str(file)], capture_output=True, text=True, check=False
-        )
+        argv = [sys.executable, "-c", _AS_ANSIBLE_DOES, str(MODULES.with_name("module_utils"))]
+        argv += [str(MODULES / f"{module}.py"), str(file)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         result: dict[str, Any] = json.loads(done.stdout)
         return result
 
