@@ -10,7 +10,6 @@ the rest, and keeps `.deb` files, whose names never change their content.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from lab import folders, network
+from lab.streams import close, join
 
 _HEAD_BYTES = 65536
 _IDLE_SECONDS = 120
@@ -119,35 +119,6 @@ async def _tunnel(target: str, reader: asyncio.StreamReader, writer: asyncio.Str
     up_reader, up_writer = await asyncio.open_connection(host, int(port))
     writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
     await join(reader, writer, up_reader, up_writer)
-
-
-async def join(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    other_reader: asyncio.StreamReader,
-    other_writer: asyncio.StreamWriter,
-) -> None:
-    """Copy bytes both ways between two connections until both sides have ended."""
-    try:
-        await asyncio.gather(_copy(reader, other_writer), _copy(other_reader, writer))
-    except OSError:  # one side broke off: so does the other
-        writer.close()
-    finally:
-        await close(other_writer)
-
-
-async def close(writer: asyncio.StreamWriter) -> None:
-    """Close a connection that may be broken already."""
-    with contextlib.suppress(OSError):
-        writer.close()
-        await writer.wait_closed()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(65536):
-        writer.write(chunk)
-        await writer.drain()
-    writer.write_eof()
 
 
 async def _main(namespace: Path, address: str, port: int, allowed: set[str]) -> None:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from lab import network
-from lab.proxy import join
+from lab.streams import join
 
 
 async def _main(local_port: int, namespace: Path, remote_port: int) -> None:
