@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.faults.ledger import Book, Run, script_until
 from tests.faults.stand import inside, until
@@ -28,13 +28,42 @@ def _start(stand: Stand, agent: Agent | None) -> str:
     return job
 
 
+def _end(stand: Stand, job: str) -> dict[str, Any]:
+    """Let the job come to its end, whoever has it, and return it."""
+    for agent in stand.agents.values():
+        agent.go(job)
+    return stand.ended(job)
+
+
+def _ends_once(stand: Stand, job: str) -> None:
+    done = _end(stand, job)
+    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 1, 1)
+
+
+def _hang_its_runner(stand: Stand, job: str) -> Agent:
+    hung = stand.agents[stand.job(job)["worker_id"]]
+    runner = hung.runner
+    assert runner is not None
+    hung.machine.hang(inside(runner))
+    return hung
+
+
+def _resume(hung: Agent, job: str) -> None:
+    hung.machine.resume()
+    until(lambda: not hung.attempt(job).exists(), "the first runner has let go")
+
+
+def _ends_with_another(stand: Stand, job: str, hung: Agent) -> None:
+    done = _end(stand, job)
+    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 2, 2)
+    assert done["worker_id"] != hung.name
+
+
 def test_a_job_longer_than_its_lease_is_run_once(stand: Stand) -> None:
     agent = stand.agents["agent3"]
     job = _start(stand, agent)
     time.sleep(_LEASE_SECONDS * 1.25)
-    agent.go(job)
-    done = stand.ended(job)
-    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 1, 1)
+    _ends_once(stand, job)
 
 
 def test_a_partition_shorter_than_the_lease_is_not_noticed(stand: Stand) -> None:
@@ -43,9 +72,7 @@ def test_a_partition_shorter_than_the_lease_is_not_noticed(stand: Stand) -> None
     agent.machine.cut()
     time.sleep(_LEASE_SECONDS / 3)
     agent.machine.heal()
-    agent.go(job)
-    done = stand.ended(job)
-    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 1, 1)
+    _ends_once(stand, job)
 
 
 def test_a_partition_longer_than_the_lease_ends_the_job_before_another_has_it(stand: Stand) -> None:
@@ -58,27 +85,18 @@ def test_a_partition_longer_than_the_lease_ends_the_job_before_another_has_it(st
     assert _runs(stand, job)[0].last == ended, "it runs although its lease is over"
     agent.machine.heal()
     until(lambda: len(_runs(stand, job)) == 2, "the second run")
-    agent.go(job)
-    done = stand.ended(job)
+    done = _end(stand, job)
     # The broker may have handed it once more to the connection that is cut off; that delivery never ran.
     assert (done["status"], done["attempts"] in {2, 3}, len(_runs(stand, job))) == ("done", True, 2)
 
 
 def test_the_job_of_a_runner_that_hangs_is_ended_and_given_to_another(stand: Stand) -> None:
     job = _start(stand, None)
-    hung = stand.agents[stand.job(job)["worker_id"]]
-    runner = hung.runner
-    assert runner is not None
-    hung.machine.hang(inside(runner))
+    hung = _hang_its_runner(stand, job)
     until(lambda: stand.job(job)["lease_epoch"] == 2, "another delivery")
     until(lambda: len(_runs(stand, job)) == 2, "the second run")
-    hung.machine.resume()
-    until(lambda: not hung.attempt(job).exists(), "the first runner has let go")
-    for agent in stand.agents.values():
-        agent.go(job)
-    done = stand.ended(job)
-    assert (done["status"], done["attempts"]) == ("done", 2)
-    assert done["worker_id"] != hung.name
+    _resume(hung, job)
+    _ends_with_another(stand, job, hung)
     assert [run.ended for run in _runs(stand, job)] == [False, True]
     ping = stand.bot.post("/jobs", json={"command": "ping", "agent": hung.name}).json()["id"]
     assert stand.ended(ping)["status"] == "done"
@@ -87,18 +105,10 @@ def test_the_job_of_a_runner_that_hangs_is_ended_and_given_to_another(stand: Sta
 def test_a_result_that_comes_after_the_lease_is_refused(stand: Stand) -> None:
     """The job ends while its runner hangs; another runner has it by the time of the report."""
     job = _start(stand, None)
-    hung = stand.agents[stand.job(job)["worker_id"]]
-    runner = hung.runner
-    assert runner is not None
-    hung.machine.hang(inside(runner))
+    hung = _hang_its_runner(stand, job)
     hung.go(job)
     until((hung.attempt(job) / "exit.json").exists, "the record of the end")
     until(lambda: stand.job(job)["lease_epoch"] == 2, "another delivery")
-    hung.machine.resume()
-    until(lambda: not hung.attempt(job).exists(), "the first runner has let go")
+    _resume(hung, job)
     assert stand.job(job)["status"] == "running"
-    for agent in stand.agents.values():
-        agent.go(job)
-    done = stand.ended(job)
-    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 2, 2)
-    assert done["worker_id"] != hung.name
+    _ends_with_another(stand, job, hung)

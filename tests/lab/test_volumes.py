@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fleet import inventory
-from tests.support.lab import PROJECT, TestLab
+from tests.support import programs
+from tests.support.lab import TestLab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,15 +70,7 @@ class Host:
         argv = [str(Path(sys.executable).parent / "ansible"), "-i", str(self._lab.lab.inventory), "h1", "--become"]
         argv += ["-m", "agent_volumes", "-a", json.dumps({"volumes": [], **parameters})]
         settings = {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_FORCE_COLOR": "0"}
-        done = subprocess.run(
-            argv,
-            cwd=PROJECT,
-            env={**inventory.environment(), **settings},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = programs.run(argv, environment={**inventory.environment(), **settings})
         result: dict[str, Any] = json.loads(done.stdout.rpartition("=> ")[2])
         return result
 

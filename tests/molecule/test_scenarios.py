@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleet import inventory
+from tests.support import programs
 from tests.support.lab import PROJECT, missing
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from concurrent.futures import Future
 
@@ -30,16 +31,12 @@ def _title(scenario: Path) -> str:
 
 
 def _run(scenario: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return programs.run(
         [str(Path(sys.executable).with_name("molecule")), "test", "--scenario-name", scenario.name],
         cwd=scenario.parents[1],
-        env={**inventory.environment(), "NO_COLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        environment={**inventory.environment(), "NO_COLOR": "1"},
         timeout=_SECONDS,
-        check=False,
+        merged=True,
     )
 
 

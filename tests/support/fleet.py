@@ -17,6 +17,7 @@ import httpx
 import testinfra
 
 from fleet import inventory
+from tests.support import programs
 from tests.support.lab import PROJECT, TestLab
 
 if TYPE_CHECKING:
@@ -42,16 +43,8 @@ class TestFleet:
         self, *arguments: str, timeout: float = 600, settings: Mapping[str, str] = MappingProxyType({})
     ) -> subprocess.CompletedProcess[str]:
         """Run `fleet --lab …` to its end; `settings` are added to its environment."""
-        return subprocess.run(
-            [str(_PROGRAMS / "fleet"), "--lab", *arguments],
-            cwd=PROJECT,
-            env={**self.environment, **settings},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        argv = [str(_PROGRAMS / "fleet"), "--lab", *arguments]
+        return programs.run(argv, environment={**self.environment, **settings}, timeout=timeout)
 
     def kill_up(self, *, after: str) -> None:
         """Start `fleet --lab up` and kill it when it has printed a line that starts so; its children live on."""
@@ -79,16 +72,7 @@ class TestFleet:
             *arguments,
         ]
         environment = {**self.environment, **inventory.environment(), "ANSIBLE_FORCE_COLOR": "0"}
-        return subprocess.run(
-            argv,
-            cwd=PROJECT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        return programs.run(argv, environment=environment, timeout=timeout)
 
     def host(self, name: str) -> Host:
         """Return a node as testinfra sees it, over SSH and with root's rights."""

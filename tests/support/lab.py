@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.lab import Lab, checkout
+from tests.support import programs
 
 if TYPE_CHECKING:
+    import subprocess
+
     from lab.machines import Machine
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -41,14 +43,7 @@ class TestLab:
         self.lab = Lab(self.name)
 
     def command(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "lab", "--lab", self.name, *arguments],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        return programs.run([sys.executable, "-m", "lab", "--lab", self.name, *arguments], timeout=timeout)
 
     def run(self, *arguments: str, timeout: float = 300) -> str:
         """Run a command that must succeed."""
