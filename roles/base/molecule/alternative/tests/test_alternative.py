@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
+
+from tests.support import programs
+from tests.support.molecule import LAB, log_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://all"]
-LAB: dict[str, Any] = yaml.safe_load(Path(os.environ["LAB_INVENTORY"]).read_text())["all"]
-KEY = LAB["vars"]["ansible_ssh_private_key_file"]
-OPTIONS = [*shlex.split(LAB["vars"]["ansible_ssh_common_args"]), "-o", "ControlPath=none"]
 (NAMESPACE,) = re.findall(r"nsenter (--net=\S+)", LAB["vars"]["ansible_ssh_common_args"])
 WORDS = "correct-horse"
 
@@ -63,17 +61,6 @@ $into link set eth0 up
 
 
 @pytest.fixture
-def root(host: Host) -> Iterator[Host]:
-    with host.sudo():
-        yield host
-
-
-@pytest.fixture
-def address(host: Host) -> str:
-    return str(LAB["hosts"][host.backend.get_hostname()]["ansible_host"])
-
-
-@pytest.fixture
 def password(root: Host, tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment in which ssh types the password that root and alice have for a while."""
     types_it = tmp_path / "askpass"
@@ -84,26 +71,19 @@ def password(root: Host, tmp_path: Path) -> Iterator[dict[str, str]]:
     root.check_output("passwd --quiet --lock root && passwd --quiet --lock alice")
 
 
-def log_in(user: str, address: str, *options: str, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Log in from the controller and return the status and what was said."""
-    argv = ["ssh", *options, *OPTIONS, f"{user}@{address}", "id", "-un"]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-    return done.returncode, (done.stdout + done.stderr).strip()
-
-
 def test_root_logs_in_with_a_key(root: Host, address: str) -> None:
     root.check_output("install -D -m 0600 /home/alice/.ssh/authorized_keys /root/.ssh/authorized_keys")
 
-    assert log_in("root", address, "-i", KEY) == (0, "root")
+    assert log_in("root", address, "id", "-un").stdout == "root\n"
 
 
 def test_people_log_in_with_a_password_and_root_does_not(address: str, password: dict[str, str]) -> None:
     only = ("-o", "BatchMode=no", "-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=1")
 
-    assert log_in("alice", address, *only, env=password) == (0, "alice")
-    status, said = log_in("root", address, *only, env=password)
-    assert status == 255
-    assert "Permission denied" in said
+    assert log_in("alice", address, "id", "-un", options=only, environment=password).stdout == "alice\n"
+    refused = log_in("root", address, "id", "-un", options=only, environment=password)
+    assert refused.returncode == 255
+    assert "Permission denied" in refused.stderr
 
 
 def test_who_left_has_no_account_and_a_home(root: Host) -> None:
@@ -130,12 +110,7 @@ def test_the_firewall_lets_in_what_is_declared(root: Host, address: str, protoco
     root.check_output(
         f"timeout 10 sh -c 'until ss -Hlnt{protocol[0]} sport = :{port} | grep -q .; do sleep 0.05; done'"
     )
-    asked = subprocess.run(
-        ["nsenter", NAMESPACE, "python3", "-c", ASK, protocol, address, str(port)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    asked = programs.run(["nsenter", NAMESPACE, "python3", "-c", ASK, protocol, address, str(port)])
     root.check_output(f"systemctl stop {unit}")
 
     assert (asked.stdout + asked.stderr).strip().splitlines()[-1] == answer

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import testinfra
-import yaml
+
+from tests.support.molecule import LAB, log_in, other
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,35 +15,12 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://all"]
-INVENTORY = Path(os.environ["LAB_INVENTORY"])
-LAB: dict[str, Any] = yaml.safe_load(INVENTORY.read_text())["all"]
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
 
 
 @pytest.fixture
-def root(host: Host) -> Iterator[Host]:
-    with host.sudo():
-        yield host
-
-
-@pytest.fixture
-def address(host: Host) -> str:
-    return str(LAB["hosts"][host.backend.get_hostname()]["ansible_host"])
-
-
-@pytest.fixture
 def neighbour(host: Host) -> Host:
-    other = next(name for name in LAB["hosts"] if name != host.backend.get_hostname())
-    return testinfra.get_host(f"ansible://{other}", ansible_inventory=str(INVENTORY))
-
-
-def log_in(user: str, address: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Log in from the controller with the lab's key and nothing else."""
-    options = [*shlex.split(LAB["vars"]["ansible_ssh_common_args"]), "-o", "ControlPath=none"]
-    key = LAB["vars"]["ansible_ssh_private_key_file"]
-    return subprocess.run(
-        ["ssh", *options, "-i", key, f"{user}@{address}", *command], capture_output=True, text=True, check=False
-    )
+    return other(next(name for name in LAB["hosts"] if name != host.backend.get_hostname()))
 
 
 def answers(neighbour: Host, address: str, port: int) -> str:
@@ -104,11 +77,7 @@ def test_an_agents_user_is_refused_with_a_key_in_its_home(root: Host, address: s
 
 
 def test_passwords_are_not_asked_for(address: str) -> None:
-    options = shlex.split(LAB["vars"]["ansible_ssh_common_args"])
-    no_key = ["-o", "PubkeyAuthentication=no", "-o", "ControlPath=none"]
-    done = subprocess.run(
-        ["ssh", *options, *no_key, f"alice@{address}", "true"], capture_output=True, text=True, check=False
-    )
+    done = log_in("alice", address, "true", options=["-o", "PubkeyAuthentication=no"])
 
     assert done.returncode == 255
     assert "Permission denied (publickey)" in done.stderr

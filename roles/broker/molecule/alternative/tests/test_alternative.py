@@ -32,12 +32,6 @@ print(asking.getresponse().status)
 
 
 @pytest.fixture
-def root(host: Host) -> Iterator[Host]:
-    with host.sudo():
-        yield host
-
-
-@pytest.fixture
 def bot(root: Host, request: pytest.FixtureRequest) -> str:
     """The token of a bot of the test's own: submissions are counted by bot."""
     name = request.function.__name__.removeprefix("test_").replace("_", "-")[:32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,12 +14,6 @@ testinfra_hosts = ["ansible://broker"]
 OPERATOR_FILE = "/etc/openclaw/operator-token"
 OPERATOR = f"X-Bot-Token: $(cat {OPERATOR_FILE})"
 CALL = "curl --silent --max-time 10 --header @- --output /dev/stdout --write-out '\\n%{http_code}'"
-
-
-@pytest.fixture
-def root(host: Host) -> Any:
-    with host.sudo():
-        yield host
 
 
 def call(root: Host, path: str, header: str = "Accept: */*") -> tuple[int, str]:

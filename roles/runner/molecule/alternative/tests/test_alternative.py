@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import testinfra
+
+from tests.support import molecule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://runner"]
-INVENTORY = os.environ["LAB_INVENTORY"]
 AGENT = "builder-9"
-OPERATOR = "X-Bot-Token: $(cat /etc/openclaw/operator-token)"
 RELEASES = "/opt/openclaw/releases/runner"
+call = partial(molecule.call, port=8001)
 
 # A broker that never holds a request open, has no job, and knows none of the later calls.
 HASTY = """
@@ -33,27 +32,6 @@ class Hasty(BaseHTTPRequestHandler):
         self.send_error(404)
 HTTPServer(("0.0.0.0", 8001), Hasty).serve_forever()
 """
-
-
-@pytest.fixture
-def root(host: Host) -> Iterator[Host]:
-    with host.sudo():
-        yield host
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Host]:
-    host = testinfra.get_host("ansible://broker-1", ansible_inventory=INVENTORY)
-    with host.sudo():
-        yield host
-
-
-def call(broker: Host, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Call the broker on its host as the operator; the shell adds the token, so that no log has it."""
-    data = f"--json '{json.dumps(body)}'" if body else ""
-    curl = f"curl --silent --fail-with-body --max-time 40 --header @- {data} 'http://127.0.0.1:8001{path}'"
-    answer: dict[str, Any] = json.loads(broker.check_output(f'echo "{OPERATOR}" | {curl}'))
-    return answer
 
 
 def submit(broker: Host, command: str, agent: str = AGENT, **more: Any) -> str:

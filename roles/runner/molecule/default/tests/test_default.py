@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import testinfra
 import yaml
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.molecule import call
 
+if TYPE_CHECKING:
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://runner"]
-INVENTORY = os.environ["LAB_INVENTORY"]
 DECLARED = yaml.safe_load((Path(__file__).resolve().parents[5] / "inventory/group_vars/all.yml").read_text())["agents"]
-OPERATOR = "X-Bot-Token: $(cat /etc/openclaw/operator-token)"
 UNIT = "openclaw-runner.service"
-
-
-@pytest.fixture
-def root(host: Host) -> Iterator[Host]:
-    with host.sudo():
-        yield host
 
 
 @pytest.fixture
 def agents(host: Host) -> list[dict[str, Any]]:
     """The agents that are declared for this host."""
     return [agent for agent in DECLARED if agent["node"] == host.backend.get_hostname()]
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Host]:
-    host = testinfra.get_host("ansible://broker-1", ansible_inventory=INVENTORY)
-    with host.sudo():
-        yield host
-
-
-def call(broker: Host, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Call the broker on its host as the operator; the shell adds the token, so that no log has it."""
-    data = f"--json '{json.dumps(body)}'" if body else ""
-    curl = f"curl --silent --fail-with-body --max-time 40 --header @- {data} 'http://127.0.0.1:8000{path}'"
-    answer: dict[str, Any] = json.loads(broker.check_output(f'echo "{OPERATOR}" | {curl}'))
-    return answer
 
 
 def as_agent(root: Host, name: str, command: str) -> Any:

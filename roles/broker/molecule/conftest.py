@@ -1,0 +1,5 @@
+"""Fixtures of all scenarios of this role."""
+
+from tests.support.molecule import root
+
+__all__ = ["root"]
