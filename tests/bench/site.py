@@ -117,11 +117,12 @@ class Site:
         for machine in self._machines():
             mine = folder / machine.name
             mine.mkdir(parents=True)
-            (mine / "role").write_text(f"{machine.spec.group}\n")
+            role = machine.spec.group.removesuffix("s")
+            (mine / "role").write_text(f"{role}\n")
             (mine / "packages").write_bytes(self._root(machine, _PACKAGES))
             (mine / "settings.tar").write_bytes(self._root(machine, _COLLECT))
-            release = self._root(machine, f"ls /opt/openclaw/releases/{machine.spec.group}").decode().strip()
-            [archive] = (folders.cache() / "artefacts").glob(f"{machine.spec.group}-{release}-*.tgz")
+            release = self._root(machine, f"ls /opt/openclaw/releases/{role}").decode().strip()
+            [archive] = (folders.cache() / "artefacts").glob(f"{role}-{release}-*.tgz")
             shutil.copyfile(archive, mine / "release.tgz")
             (mine / "release").write_text(f"{release} {hashlib.sha256(archive.read_bytes()).hexdigest()}\n")
             (mine / "agents").write_text("".join(map(_line, self._agents(machine))))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from testinfra.host import Host
 
-testinfra_hosts = ["ansible://broker"]
+testinfra_hosts = ["ansible://brokers"]
 URL = "http://127.0.0.2:8001"
 BOT, WORKER = "shared-by-bots", "shared-by-workers"
 STATE, VOLUME = "/var/lib/openclaw-broker", "/dev/disk/by-id/scsi-0HC_Volume_1"

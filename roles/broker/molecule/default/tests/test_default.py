@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from testinfra.host import Host
 
-testinfra_hosts = ["ansible://broker"]
+testinfra_hosts = ["ansible://brokers"]
 OPERATOR_FILE = "/etc/openclaw/operator-token"
 OPERATOR = f"X-Bot-Token: $(cat {OPERATOR_FILE})"
 CALL = "curl --silent --max-time 10 --header @- --output /dev/stdout --write-out '\\n%{http_code}'"

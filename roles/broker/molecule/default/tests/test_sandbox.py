@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Outcomes = dict[str, list[str]]
 
-testinfra_hosts = ["ansible://broker"]
+testinfra_hosts = ["ansible://brokers"]
 PROBE = Path(__file__).with_name("probe.py").read_text()
 PLACE = "/usr/local/lib/broker-probe.py"
 

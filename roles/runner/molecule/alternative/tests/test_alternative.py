@@ -15,7 +15,7 @@ from tests.support import molecule
 if TYPE_CHECKING:
     from testinfra.host import Host
 
-testinfra_hosts = ["ansible://runner"]
+testinfra_hosts = ["ansible://runners"]
 AGENT = "builder-9"
 RELEASES = "/opt/openclaw/releases/runner"
 call = partial(molecule.call, port=8001)

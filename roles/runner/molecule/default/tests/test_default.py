@@ -14,7 +14,7 @@ from tests.support.molecule import call
 if TYPE_CHECKING:
     from testinfra.host import Host
 
-testinfra_hosts = ["ansible://runner"]
+testinfra_hosts = ["ansible://runners"]
 DECLARED = yaml.safe_load((Path(__file__).resolve().parents[5] / "inventory/group_vars/all.yml").read_text())["agents"]
 UNIT = "openclaw-runner.service"
 
