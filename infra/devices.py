@@ -128,7 +128,7 @@ def policy_hooks(tailscale: Tailscale, wanted: str) -> ResourceHookBinding:
             raise InfraError(
                 "tailnet:policy is manage, and the tailnet has a policy of its own, which is left as it is; "
                 "set tailnet:policy to print and merge what it shows, or hand yours over for good with "
-                "`pulumi import tailscale:index/acl:Acl policy acl`"
+                "`pulumi import tailscale:index/acl:Acl policy acl --protect=false`"
             )
 
     return ResourceHookBinding(before_create=[ResourceHook("policy-before-create", before_create)])

@@ -30,7 +30,7 @@ class Service:
 
     def __init__(self, name: str, url: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._name = name
-        self._client = httpx.Client(base_url=url, timeout=_TIMEOUT)
+        self._url = url.rstrip("/")
         self._sleep = sleep
 
     def ask(
@@ -63,7 +63,7 @@ class Service:
 
     def _send(self, method: str, path: str, **arguments: Any) -> tuple[str, httpx.Response | None]:
         try:
-            response = self._client.request(method, path, **arguments)
+            response = httpx.request(method, f"{self._url}/{path}", timeout=_TIMEOUT, **arguments)
         except httpx.TransportError as error:
             return f"{type(error).__name__}: {error}", None
         return _said(response), response

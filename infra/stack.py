@@ -11,12 +11,11 @@ import pulumi_hcloud as hcloud
 from pulumi import ComponentResource, Output, ResourceOptions
 from pulumi.runtime.config import CONFIG, get_config_env
 
-from infra import config, devices, prices
+from infra import config, devices, prices, tailnet
 from infra.devices import Devices
 from infra.errors import ConfigurationError, ServiceError
 from infra.network import Perimeter
 from infra.server import Node, Surroundings
-from infra.tailnet import TailnetRules
 from infra.tailscale import Tailscale
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ def deploy() -> None:
     stack = pulumi.get_stack()
     labels = {"managed-by": "openclaw-fleet", "stack": stack}
     api = Tailscale(settings.tailscale)
-    rules = TailnetRules(stack, settings.tailnet, api)
     common = Common(stack, settings, labels)
     watched = Devices(api)
     around = Surroundings(
@@ -48,7 +46,7 @@ def deploy() -> None:
         ssh_keys=common.ssh_keys,
         groups=common.groups,
         devices=watched,
-        ready=rules.ready,
+        ready=tailnet.write_rules(settings.tailnet, api),
         server_hooks=devices.hooks(watched),
         key_hooks=devices.key_hooks(api),
     )
@@ -63,7 +61,7 @@ def deploy() -> None:
         },
     )
     pulumi.export("monthly_cost", _cost(settings))
-    pulumi.export("tailnet_policy", rules.policy_text)
+    pulumi.export("tailnet_policy", tailnet.policy_text(settings.tailnet, api))
 
 
 class Common(ComponentResource):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_tailscale as tailscale
-from pulumi import ComponentResource, Resource, ResourceOptions
+from pulumi import Resource, ResourceOptions
 
 from infra import devices, policy
 from infra.errors import ServiceError
@@ -21,40 +21,29 @@ if TYPE_CHECKING:
 KEY_SECONDS = 3600
 
 
-class TailnetRules(ComponentResource):
-    """The policy and MagicDNS, written only in mode "manage". Both stay as they are when the stack goes.
+def write_rules(tailnet: Tailnet, api: Tailscale) -> list[Resource]:
+    """Write the policy and switch MagicDNS on, in mode "manage" only. Both stay as they are when the stack goes.
 
-    Attributes:
-        policy_text: The policy; in mode "print" after what is said of the one in force.
-        ready: What keys wait for, since a tag must have an owner first.
+    Returns:
+        What keys wait for, since a tag must have an owner first.
     """
-
-    def __init__(self, name: str, tailnet: Tailnet, api: Tailscale) -> None:
-        super().__init__("fleet:index:Tailnet", name)
-        self.ready: list[Resource] = []
-        self.policy_text = policy.render(tailnet)
-        if tailnet.policy == "manage":
-            self.ready = [self._policy(api), self._dns()]
-        else:
-            self.policy_text = f"{report(tailnet, api)}\n{self.policy_text}"
-        self.register_outputs({})
-
-    def _policy(self, api: Tailscale) -> tailscale.Acl:
-        return tailscale.Acl(
-            "policy",
-            acl=self.policy_text,
-            # Only ever over the same policy, which a stack before this one left: see policy_hooks.
-            overwrite_existing_content=_is_ours(self.policy_text, api),
-            opts=ResourceOptions(
-                parent=self,
-                ignore_changes=["overwriteExistingContent"],
-                retain_on_delete=True,
-                hooks=devices.policy_hooks(api, self.policy_text),
-            ),
-        )
-
-    def _dns(self) -> tailscale.DnsPreferences:
-        return tailscale.DnsPreferences("dns", magic_dns=True, opts=ResourceOptions(parent=self, retain_on_delete=True))
+    if tailnet.policy != "manage":
+        return []
+    wanted = policy.render(tailnet)
+    # Without a parent, so that the import which the hook's refusal tells of finds it.
+    acl = tailscale.Acl(
+        "policy",
+        acl=wanted,
+        # Only ever over the same policy, which a stack before this one left: see policy_hooks.
+        overwrite_existing_content=_is_ours(wanted, api),
+        opts=ResourceOptions(
+            ignore_changes=["overwriteExistingContent"],
+            retain_on_delete=True,
+            hooks=devices.policy_hooks(api, wanted),
+        ),
+    )
+    dns = tailscale.DnsPreferences("dns", magic_dns=True, opts=ResourceOptions(retain_on_delete=True))
+    return [acl, dns]
 
 
 def join_key(
@@ -82,6 +71,12 @@ def join_key(
             hooks=hooks,
         ),
     )
+
+
+def policy_text(tailnet: Tailnet, api: Tailscale) -> str:
+    """Return the policy; in mode "print" after what is to be said of the one in force."""
+    wanted = policy.render(tailnet)
+    return wanted if tailnet.policy == "manage" else f"{report(tailnet, api)}\n{wanted}"
 
 
 def report(tailnet: Tailnet, api: Tailscale) -> str:

@@ -91,7 +91,11 @@ class Tailscale:
     def _current_token(self) -> str:
         with self._lock:
             if time.monotonic() > self._token_until - _RENEW_BEFORE_SECONDS:
-                form = {"client_id": self._access.client_id or "", "client_secret": self._access.client_secret or ""}
+                form = {
+                    "grant_type": "client_credentials",
+                    "client_id": self._access.client_id or "",
+                    "client_secret": self._access.client_secret or "",
+                }
                 answer = self._service.ask("POST", "oauth/token", form=form).json()
                 self._token = answer["access_token"]
                 self._token_until = time.monotonic() + float(answer.get("expires_in", 0))

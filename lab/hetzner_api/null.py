@@ -45,7 +45,10 @@ class NullDriver:
         reply.raise_for_status()
 
     def delete(self, name: str) -> None:
-        """Nothing to do: a machine that is gone does not leave its tailnet."""
+        """Have the machine's device be offline; it stays in its tailnet."""
+        if self._tailscale:
+            url = f"{self._tailscale}/_lab/leave"
+            httpx.post(url, json={"hostname": name}, timeout=_SECONDS, trust_env=False).raise_for_status()
 
     def power(self, name: str, operation: Operation) -> None:
         """Nothing to do."""

@@ -74,6 +74,7 @@ class _Calls:
         open_calls: list[tuple[str, str, _Handler]] = [
             ("POST", "/api/v2/oauth/token", self._token),
             ("POST", "/_lab/join", self._join),
+            ("POST", "/_lab/leave", self._leave),
         ]
         calls: list[tuple[str, str, _Handler]] = [
             ("GET", f"{tailnet}/keys", lambda _: self._service.list_keys()),
@@ -87,6 +88,7 @@ class _Calls:
             ("POST", f"{tailnet}/dns/preferences", lambda call: self._service.set_dns_preferences(call.object())),
             ("GET", f"{tailnet}/devices", self._devices),
             ("GET", device, lambda call: self._service.device(call.path("device"))),
+            ("POST", f"{device}/name", lambda call: self._service.rename_device(call.path("device"), call.object())),
             ("DELETE", device, lambda call: self._service.delete_device(call.path("device"))),
         ]
         lock = threading.Lock()
@@ -133,6 +135,12 @@ class _Calls:
         if not isinstance(key, str) or not isinstance(hostname, str):
             raise ApiError(400, "key and hostname must be strings")
         return answers.device(self._memory.join(key, hostname))
+
+    def _leave(self, call: Call) -> dict[str, Any]:
+        if self._memory is None:
+            raise NotHereError("devices without machines")
+        self._memory.leave(str(call.object().get("hostname")))
+        return {}
 
 
 if TYPE_CHECKING:

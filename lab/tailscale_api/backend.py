@@ -32,5 +32,8 @@ class Backend(Protocol):
     def devices(self) -> list[Device]:
         """Return all devices."""
 
+    def rename_device(self, device_id: str, name: str) -> None:
+        """Give a device another name, which no other has."""
+
     def delete_device(self, device_id: str) -> None:
         """Remove a device; its name is free again."""

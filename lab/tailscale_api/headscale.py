@@ -64,6 +64,11 @@ class Headscale:
         with self._asking():
             return [self._device(node) for node in self._tailnet.nodes()]
 
+    def rename_device(self, device_id: str, name: str) -> None:
+        """Have headscale give the node another name."""
+        with self._asking():
+            self._tailnet.headscale("nodes", "rename", "--identifier", device_id, name)
+
     def delete_device(self, device_id: str) -> None:
         """Have headscale remove the node."""
         with self._asking():

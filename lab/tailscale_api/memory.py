@@ -46,6 +46,17 @@ class Memory:
         """Return all devices."""
         return list(self._state.devices.values())
 
+    def rename_device(self, device_id: str, name: str) -> None:
+        """Give the record another name."""
+        self._state.devices[device_id].name = f"{name}.{self.domain}"
+
+    def leave(self, hostname: str) -> None:
+        """Have the devices of a machine that is gone be in touch no more."""
+        for device in self._state.devices.values():
+            if device.hostname == hostname:
+                device.online = False
+        self._state.save()
+
     def delete_device(self, device_id: str) -> None:
         """Forget the device."""
         del self._state.devices[device_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _TOKEN_SECONDS = 3600
 # Matches as long as nobody has changed a new tailnet's policy.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DEFAULT_ETAG = "ts-default"
 
 
@@ -144,6 +146,18 @@ class Service:
     def device(self, device_id: str) -> dict[str, Any]:
         """Return a device by its id or its node's id."""
         return answers.device(self._device(device_id))
+
+    def rename_device(self, device_id: str, body: dict[str, Any]) -> None:
+        """Give a device the name in the body, without its domain."""
+        name = body.get("name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ApiError(400, "name must be a DNS label in small letters")
+        renamed = self._device(device_id)
+        taken = {device.name.partition(".")[0] for device in self._backend.devices() if device.id != renamed.id}
+        if name in taken:
+            raise ApiError(400, f"the name {name!r} is another device's")
+        self._backend.rename_device(renamed.id, name)
+        self._state.save()
 
     def delete_device(self, device_id: str) -> None:
         """Remove a device from the tailnet."""

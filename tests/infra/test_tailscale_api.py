@@ -373,3 +373,23 @@ def test_it_listens_on_loopback_only(shared: Client) -> None:
         line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"
     ]
     assert [each for each in listening if int(each.rpartition(":")[2], 16) == port] == [f"0100007F:{port:04X}"]
+
+
+def test_a_device_is_renamed_and_no_two_have_one_name(ready: Client) -> None:
+    def join(name: str) -> str:
+        key = ready.key("tag:runner")["key"]
+        return str(ready.join(key, name).json()["id"])
+
+    first, second = join("agents-1"), join("agents-2")
+    assert ready.post(f"device/{first}/name", json={"name": "builder-1"}).status_code == 200
+    assert ready.get(f"device/{first}").json()["name"] == "builder-1.tail.lab"
+    assert ready.post(f"device/{second}/name", json={"name": "builder-1"}).status_code == 400
+    assert ready.post(f"device/{second}/name", json={"name": "Builder 2"}).status_code == 400
+
+
+def test_the_device_of_a_machine_that_is_gone_stays_and_is_offline(ready: Client) -> None:
+    key = ready.key("tag:runner")["key"]
+    device = ready.join(key, "agents-1").json()
+    assert device["connectedToControl"] is True
+    ready.post(f"{ready.url}/_lab/leave", json={"hostname": "agents-1"}).raise_for_status()
+    assert ready.get(f"device/{device['id']}").json()["connectedToControl"] is False

@@ -1,0 +1,190 @@
+"""What the program's hooks do to a tailnet's devices, over the stand-in of Tailscale's API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from pulumi import ResourceHook, ResourceHookArgs
+
+from infra import devices, policy
+from infra.config import read
+from infra.devices import Devices
+from infra.errors import InfraError, ServiceError
+from infra.settings import TailscaleAccess
+from infra.tailscale import Tailscale
+from tests.support.infra import values
+from tests.support.tailscale_api import Client, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator, Sequence
+    from pathlib import Path
+
+TAILNET = read(values(tailnet__admins=[]), {}).tailnet
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Client]:
+    with serve(tmp_path / "state.json", "--memory") as client:
+        yield client
+
+
+@pytest.fixture
+def ready(api: Client) -> Client:
+    assert api.set_policy(policy.render(TAILNET)).status_code == 200
+    return api
+
+
+def tailscale(api: Client) -> Tailscale:
+    return Tailscale(
+        TailscaleAccess(
+            url=api.url,
+            tailnet="-",
+            api_key=None,
+            client_id=api.known.client_id,
+            client_secret=api.known.client_secret,
+        )
+    )
+
+
+def join(api: Client, name: str, tag: str = "tag:runner", *, connected: bool = False) -> None:
+    api.join(api.key(tag)["key"], name).raise_for_status()
+    if not connected:
+        api.post(f"{api.url}/_lab/leave", json={"hostname": name}).raise_for_status()
+
+
+def test_the_device_goes_with_its_server_and_nobody_elses(ready: Client) -> None:
+    join(ready, "agents-1", connected=True)
+    join(ready, "agents-10")
+    join(ready, "agents-1", "tag:admin")
+    Devices(tailscale(ready)).after_delete("agents-1")
+    assert sorted(ready.devices()) == ["agents-1-1", "agents-10"]
+    assert ready.devices()["agents-1-1"]["tags"] == ["tag:admin"]
+
+
+def test_devices_that_got_a_number_go_too(ready: Client) -> None:
+    join(ready, "agents-1")
+    join(ready, "agents-1")
+    assert sorted(ready.devices()) == ["agents-1", "agents-1-1"]
+    Devices(tailscale(ready)).after_delete("agents-1")
+    assert ready.devices() == {}
+
+
+def test_what_is_left_of_a_server_goes_before_another_is_made(ready: Client) -> None:
+    join(ready, "agents-1")
+    watched = Devices(tailscale(ready))
+    watched.note_key("agents-1", ready.key("tag:runner")["id"])
+    watched.before_create("agents-1")
+    assert ready.devices() == {}
+
+
+def test_a_machine_that_is_at_work_is_not_taken_for_a_leftover(ready: Client) -> None:
+    join(ready, "agents-1", connected=True)
+    with pytest.raises(InfraError, match=r"agents-1: .* not this stack's; choose another name"):
+        Devices(tailscale(ready)).before_create("agents-1")
+    assert list(ready.devices()) == ["agents-1"]
+
+
+def test_one_that_this_run_deleted_may_still_seem_connected(ready: Client) -> None:
+    watched = Devices(tailscale(ready))
+    watched.after_delete("agents-1")
+    # As if its deletion had failed, of which the engine only warns.
+    join(ready, "agents-1", connected=True)
+    watched.before_create("agents-1")
+    assert ready.devices() == {}
+
+
+def test_a_server_that_could_not_join_is_not_made(ready: Client) -> None:
+    watched = Devices(tailscale(ready))
+    spent, revoked = ready.key("tag:runner"), ready.key("tag:runner")
+    ready.join(spent["key"], "agents-2").raise_for_status()
+    ready.delete(f"tailnet/-/keys/{revoked['id']}").raise_for_status()
+    for key in (spent, revoked, {"id": "unknown"}):
+        watched.note_key("agents-1", key["id"])
+        with pytest.raises(InfraError, match=r"raise fleet:nodes\.agents-1\.generation by one"):
+            watched.before_create("agents-1")
+
+
+def test_a_device_is_renamed_with_its_server(ready: Client) -> None:
+    join(ready, "agents-1", connected=True)
+    watched = Devices(tailscale(ready))
+    watched.before_rename("agents-1", "builder-1")
+    assert list(ready.devices()) == ["builder-1"]
+    # As after a crash between this and the server's own renaming.
+    watched.before_rename("agents-1", "builder-1")
+    assert list(ready.devices()) == ["builder-1"]
+    # A new node may have the old name: the renamed one still calls itself by it.
+    watched.after_delete("agents-1")
+    assert list(ready.devices()) == ["builder-1"]
+
+
+def test_a_name_that_is_taken_is_not_taken_again(ready: Client) -> None:
+    join(ready, "agents-1")
+    join(ready, "builder-1")
+    with pytest.raises(InfraError, match=r"builder-1: .* already"):
+        Devices(tailscale(ready)).before_rename("agents-1", "builder-1")
+    assert sorted(ready.devices()) == ["agents-1", "builder-1"]
+
+
+def args(name: str, old: str = "") -> ResourceHookArgs:
+    return ResourceHookArgs("urn", "1", name, "type", new_inputs={"name": name}, old_inputs={"name": old or name})
+
+
+def call(hooks: Sequence[object] | None, given: ResourceHookArgs) -> None:
+    (hook,) = hooks or []
+    assert isinstance(hook, ResourceHook)
+    done = hook(given)
+    assert done is not None
+    asyncio.run(_until(done))
+
+
+async def _until(done: Awaitable[None]) -> None:
+    await done
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an engine to register hooks with."""
+    monkeypatch.setattr("pulumi.resource_hooks.register_resource_hook", lambda _: None)
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_engine_calls_with_the_servers_names(ready: Client) -> None:
+    join(ready, "agents-1", connected=True)
+    hooks = devices.hooks(Devices(tailscale(ready)))
+    call(hooks.before_update, args("agents-1"))
+    assert list(ready.devices()) == ["agents-1"]
+    call(hooks.before_update, args("builder-1", "agents-1"))
+    assert list(ready.devices()) == ["builder-1"]
+    call(hooks.after_delete, args("builder-1"))
+    assert ready.devices() == {}
+    join(ready, "agents-1", connected=True)
+    with pytest.raises(InfraError):
+        call(hooks.before_create, args("agents-1"))
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_policy_of_the_users_own_is_not_written_over(api: Client) -> None:
+    hooks = devices.policy_hooks(tailscale(api), policy.render(TAILNET))
+    call(hooks.before_create, args("policy"))
+    api.set_policy(policy.render(TAILNET)).raise_for_status()
+    call(hooks.before_create, args("policy"))
+    api.set_policy('{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:22"]}]}').raise_for_status()
+    with pytest.raises(InfraError, match=r"set tailnet:policy to print .* `pulumi import"):
+        call(hooks.before_create, args("policy"))
+
+
+@pytest.mark.usefixtures("registered")
+def test_no_key_is_made_whose_tag_nobody_owns(api: Client) -> None:
+    hooks = devices.key_hooks(tailscale(api))
+    with pytest.raises(InfraError, match="no tagOwners for tag:admin, tag:broker, tag:gateway, tag:runner"):
+        call(hooks.before_create, args("agents-1-key"))
+    api.set_policy(policy.render(TAILNET)).raise_for_status()
+    call(hooks.before_create, args("agents-1-key"))
+
+
+def test_wrong_credentials_are_named(api: Client) -> None:
+    access = TailscaleAccess(url=api.url, tailnet="-", api_key="tskey-api-wrong", client_id=None, client_secret=None)
+    with pytest.raises(ServiceError, match=r"401 .* check the token and its scopes"):
+        Tailscale(access).devices()
