@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from typing import TYPE_CHECKING
 
 from lab.tailscale_api.errors import ApiError
+from lab.tailscale_api.requests import LABEL
 from lab.tailscale_api.state import Device
 
 if TYPE_CHECKING:
     from lab.tailscale_api.requests import KeyRequest
     from lab.tailscale_api.state import Key, State
-
-_HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Memory:
@@ -67,7 +65,7 @@ class Memory:
         Raises:
             ApiError: 400, the hostname is none; 403, the key does not admit it.
         """
-        if not _HOSTNAME.fullmatch(hostname):
+        if not LABEL.fullmatch(hostname):
             raise ApiError(400, f"hostname {hostname!r} is not a DNS label in small letters")
         key = self._admitting(secret)
         key.spent = not key.reusable

@@ -1,4 +1,4 @@
-"""What a call for a key asks for, held against what Tailscale takes."""
+"""What calls ask for, held against what Tailscale takes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from lab.tailscale_api.errors import ApiError, NotHereError
 
+# What a host may be called (RFC 1123), in small letters.
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LONGEST_SECONDS = 90 * 86400
 _DESCRIPTION = re.compile(r"[A-Za-z0-9 -]{0,50}")
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
 from lab.tailscale_api import answers, policy
 from lab.tailscale_api.errors import ApiError, PolicyError
-from lab.tailscale_api.requests import KeyRequest
+from lab.tailscale_api.requests import LABEL, KeyRequest
 from lab.tailscale_api.state import DEFAULT_POLICY, Device, Key, State
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 _TOKEN_SECONDS = 3600
 # Matches as long as nobody has changed a new tailnet's policy.
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DEFAULT_ETAG = "ts-default"
 
 
@@ -150,7 +148,7 @@ class Service:
     def rename_device(self, device_id: str, body: dict[str, Any]) -> None:
         """Give a device the name in the body, without its domain."""
         name = body.get("name")
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not LABEL.fullmatch(name):
             raise ApiError(400, "name must be a DNS label in small letters")
         renamed = self._device(device_id)
         taken = {device.name.partition(".")[0] for device in self._backend.devices() if device.id != renamed.id}
