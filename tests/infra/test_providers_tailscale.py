@@ -69,6 +69,8 @@ def test_a_key_that_somebody_deleted_is_invalid_and_not_gone(tailnet: Tailnet) -
     tailnet.apis.tailnet("DELETE", f"tailnet/-/keys/{key}")
     found, _, now = tailnet.keys.read(key, KEY, state)
     assert (found, now["invalid"]) == (key, True)
+    forgotten, _, now = tailnet.keys.read("kForgottenCNTRL", KEY, state)
+    assert (forgotten, now) == ("kForgottenCNTRL", {**state, "invalid": True})
 
 
 def test_a_key_for_a_tag_that_nobody_owns_is_refused_in_the_api_s_words(tailnet: Tailnet) -> None:
