@@ -46,7 +46,7 @@ class Engine:
 
     @property
     def config(self) -> Path:
-        """The stack's configuration, for `--config-file`: outside the checkout, because secrets are in it."""
+        """The stack's configuration: outside the checkout, because secrets are in it."""
         return self.folder / "project" / f"Pulumi.{self.stack}.yaml"
 
     def environment(self) -> dict[str, str]:
@@ -61,6 +61,7 @@ class Engine:
             "PULUMI_BACKEND_URL": f"file://{self.folder / 'state'}",
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.folder / "passphrase"),
             "PULUMI_STACK": self.stack,
+            "PULUMI_OPTION_CONFIG_FILE": str(self.config),  # every command's --config-file
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",

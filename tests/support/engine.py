@@ -33,7 +33,8 @@ class Result:
     """What a pulumi command came to.
 
     Attributes:
-        steps: what was done, as (operation, name), without what stayed the same; of a preview, what would be.
+        steps: what was done, as (operation, name), without what stayed the same and the
+            engine's own stack and providers; of a preview, what would be.
     """
 
     status: int
@@ -99,6 +100,13 @@ class Apis:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         url = f"{self._cloud_url}/_lab/faults"
         httpx.post(url, json=fault, headers=headers, trust_env=False).raise_for_status()
+
+    def await_server(self, name: str) -> None:
+        """Wait until a server of this name is in the API."""
+        deadline = time.monotonic() + 60
+        while self.cloud.servers.get_by_name(name) is None:
+            assert time.monotonic() < deadline, f"no server {name}"
+            time.sleep(0.1)
 
     def tailnet(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Call Tailscale's API, as a person with an API key."""
@@ -221,8 +229,7 @@ class Stack:
     def _operate(self, command: str, *options: str) -> Result:
         log = self.folder / "events.json"
         log.unlink(missing_ok=True)
-        config = ["--config-file", str(self.engine.config)]
-        result = self.run(command, *config, "--event-log", str(log), *options)
+        result = self.run(command, "--event-log", str(log), *options)
         return Result(result.status, result.output, result.seconds, _steps(log))
 
 
@@ -242,6 +249,6 @@ def _steps(log: Path) -> list[tuple[str, str]]:
     for line in log.read_text().splitlines():
         event = json.loads(line)
         done = event.get("resOutputsEvent", {}).get("metadata")
-        if done and done["op"] not in {"same", "read"}:
+        if done and done["op"] not in {"same", "read"} and not done["type"].startswith("pulumi:"):
             steps.append((done["op"], done["urn"].rpartition("::")[2]))
     return sorted(set(steps))
