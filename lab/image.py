@@ -23,7 +23,7 @@ _RECIPE = Path(__file__).with_name("recipe")
 _MACHINE_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 _BUILD_SECONDS = 900
 _PACKAGES = (
-    "acl,ca-certificates,curl,dbus,dbus-user-session,iproute2,iputils-ping,less,libpam-systemd,netbase,nftables,"
+    "acl,ca-certificates,cloud-init,curl,dbus,dbus-user-session,iproute2,iputils-ping,less,libpam-systemd,netbase,nftables,"
     "openssh-server,procps,python3,python3-apt,sudo,systemd,systemd-sysv"
 )
 
@@ -76,6 +76,7 @@ def _build(suite: str, target: Path, *, partial: Path) -> None:
         f"mkdir -p $1{_MACHINE_CERTIFICATES}",
         *certificates,
         f"copy-in {shlex.quote(str(_RECIPE))}/lab-init /usr/local/sbin",
+        f"copy-in {shlex.quote(str(_RECIPE))}/99-lab.cfg /etc/cloud/cloud.cfg.d",
         f'env --unset=TMPDIR chroot "$1" sh -s < {shlex.quote(str(_RECIPE))}/prepare',
     ]
     options = [

@@ -18,8 +18,11 @@ _FROM_RUNNERS = {
 
 
 def render(lab: Lab) -> str:
-    """Return the inventory as YAML: `private_address` is where other nodes reach a host."""
-    machines = lab.machines()
+    """Return the inventory as YAML: `private_address` is where other nodes reach a host.
+
+    The cloud's servers are not in it: who made them knows how they are reached.
+    """
+    machines = [machine for machine in lab.machines() if not machine.spec.server]
     hosts = {m.name: {"ansible_host": m.address, "private_address": m.address} for m in machines}
     groups = {m.spec.group for m in machines if m.spec.group}
     children: dict[str, Any] = {

@@ -17,13 +17,15 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import cgroups, folders, image, inventory, mounts, network, registries
+from lab import cgroups, folders, image, inventory, loops, mounts, network, registries
 from lab.errors import LabError
 from lab.machines import Machine, Spec
 from lab.process import PROJECT, run, start, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from lab.layer import Seed
 
 PROXY_PORT = 3128
 _FIRST_NUMBER = 11
@@ -72,7 +74,15 @@ class Lab:
     def machines(self) -> list[Machine]:
         """Return the lab's hosts by number."""
         names = [spec.parent.name for spec in (self.folder / "hosts").glob("*/spec.json")]
-        return sorted((Machine.load(self, name) for name in names), key=lambda machine: machine.number)
+        found = [machine for name in names if (machine := self.find(name))]
+        return sorted(found, key=lambda machine: machine.number)
+
+    def find(self, name: str) -> Machine | None:
+        """Return one host, or None where there is none of that name."""
+        try:
+            return Machine.load(self, name)
+        except LabError:
+            return None
 
     def machine(self, name: str) -> Machine:
         """Return one host; LabError where there is none of that name."""
@@ -107,23 +117,49 @@ class Lab:
         for name, base, _ in hosts:
             _check_host(name, base)
         self.prepare()
-        created = [self._create(*host) for host in hosts]
-        self.write_address_book()
+        created = [self.add(name, base, group=group) for name, base, group in hosts]
         self.each(Machine.start, created)
         self.each(Machine.wait, created)
         return created
 
-    def _create(self, name: str, base: str, group: str) -> Machine:
-        existing = {machine.name: machine for machine in self.machines()}
-        if name in existing:
-            return existing[name]
-        number = max((machine.number for machine in existing.values()), default=_FIRST_NUMBER - 1) + 1
-        if number > _LAST_NUMBER:
-            raise LabError(f"lab {self.name} is full; destroy a host first")
-        machine = Machine(self, Spec(name, base, group, number))
-        shutil.rmtree(self.folder / "hosts" / name, ignore_errors=True)
-        machine.create()
+    def add(
+        self,
+        name: str,
+        base: str,
+        *,
+        group: str = "",
+        seed: Seed | None = None,
+        prepare: Callable[[Path, Path], None] | None = None,
+    ) -> Machine:
+        """Lay down a host, off, or return the one of that name; several may be added at once, by whomever.
+
+        With a seed it is a server of the cloud: it has a firewall, and no account but what its user data makes.
+        """
+        _check_host(name, base)
+        image.ensure(base, builder=self.name)
+        with self._together():
+            if existing := self.find(name):
+                return existing
+            machine = Machine(self, Spec(name, base, group, self._free_number(), seed.server if seed else 0))
+            shutil.rmtree(self.folder / "hosts" / name, ignore_errors=True)
+            machine.create(seed, prepare)
+            self._write_address_book()
         return machine
+
+    def _free_number(self) -> int:
+        taken = {machine.number for machine in self.machines()}
+        free = [number for number in range(_FIRST_NUMBER, _LAST_NUMBER + 1) if number not in taken]
+        if not free:
+            raise LabError(f"lab {self.name} is full; destroy a host first")
+        return free[0]
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Wait for the short lock of what hosts share. It is taken with or without `change`, and never before it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "together.lock").open("w") as lock:
+            flock(lock, LOCK_EX)
+            yield
 
     @staticmethod
     def each(action: Callable[[Machine], None], machines: Iterable[Machine]) -> None:
@@ -133,11 +169,11 @@ class Lab:
 
     def prepare(self) -> None:
         """Make what a lab has beside hosts: its folder, keys, network and package proxy; what is there is left."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o700)
-        self._make_keys()
-        self._make_network()
-        self._start_proxy()
+        with self._together():
+            self.folder.chmod(0o700)
+            self._make_keys()
+            self._make_network()
+            self._start_proxy()
 
     def _make_network(self) -> None:
         complete = self.folder / "netns/complete"
@@ -177,13 +213,17 @@ class Lab:
 
     def write_address_book(self) -> None:
         """Write how to reach the hosts, for ssh and for Ansible: strict checking, a way in through the namespace."""
+        with self._together():
+            self._write_address_book()
+
+    def _write_address_book(self) -> None:
         machines = self.machines()
-        self.known_hosts.write_text("".join(f"{m.name},{m.address} {m.host_key}\n" for m in machines))
+        _replace(self.known_hosts, "".join(f"{m.name},{m.address} {m.host_key}\n" for m in machines))
         hosts = "".join(f"Host {m.name}\n  HostName {m.address}\n" for m in machines)
         options = "".join(f"  {option.replace('=', ' ', 1)}\n" for option in self.ssh_options())
         common = f"Host *\n  User deploy\n  IdentityFile {self.private_key}\n{options}"
-        self.ssh_config.write_text(f"{hosts}{common}")
-        self.inventory.write_text(inventory.render(self))
+        _replace(self.ssh_config, f"{hosts}{common}")
+        _replace(self.inventory, inventory.render(self))
 
     def ssh_options(self) -> list[str]:
         """Return what ssh(1) needs as `-o` options beside the address, the user and the key."""
@@ -204,6 +244,8 @@ class Lab:
         for machine in self.machines():
             machine.forget()
         mounts.unmount_below(self.folder)
+        loops.detach(self.folder)
+        loops.wait_for_release(self.folder)
         cgroups.remove(self.cgroup)
         cgroups.remove_if_empty("openclaw-lab")
         image.remove_partial(self.name)
@@ -223,6 +265,13 @@ class Lab:
             if visitor:
                 with suppress(ProcessLookupError):
                     os.kill(int(process.name), signal.SIGKILL)
+
+
+def _replace(file: Path, content: str) -> None:
+    """Write a file that others read meanwhile."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(content)
+    partial.rename(file)
 
 
 def _check_host(name: str, base: str) -> None:

@@ -6,19 +6,23 @@ import json
 import os
 import shutil
 import signal
-import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import cgroups, image, mounts, network
+from lab import cgroups, firewall, image, layer, mounts, network
 from lab.errors import CommandFailedError, LabError
 from lab.process import run, start, wait_until
+from lab.volumes import Volumes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from lab.lab import Lab
+    from lab.layer import Seed
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 100.0
@@ -34,12 +38,16 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Spec:
-    """What a host is: its name, its image, its Ansible group, and its number on the lab's bridge (11 to 250)."""
+    """What a host is: its name, its image, its Ansible group, and its number on the lab's bridge (11 to 250).
+
+    `server` is the number of the cloud's server that it is, 0 where it is none.
+    """
 
     name: str
     image: str
     group: str
     number: int
+    server: int = 0
 
 
 class Machine:
@@ -55,7 +63,11 @@ class Machine:
         self.nspawn_name = f"{lab.name}-{spec.name}"
         self.cgroup = f"{lab.cgroup}/{spec.name}"
         self.namespace = lab.folder / "netns" / spec.name
+        self._firewall = lab.folder / "netns" / f"{spec.name}.firewall"
         self._folder = lab.folder / "hosts" / spec.name
+        self._spec_file = self._folder / "spec.json"
+        self._rules = self._folder / "firewall.json"
+        self.disks = self._folder / "by-id"
         self.root = self._folder / "root"
         self.console = self._folder / "console.log"
         self.pid_file = self._folder / "supervisor.pid"
@@ -73,55 +85,26 @@ class Machine:
             hosts = ", ".join(machine.name for machine in lab.machines()) or "none"
             raise LabError(f"lab {lab.name} has no host {name!r}; it has: {hosts}") from None
 
-    def create(self) -> None:
-        """Lay down the host's own layer: name, address book, keys."""
+    def create(self, seed: Seed | None = None, prepare: Callable[[Path, Path], None] | None = None) -> None:
+        """Lay down the host's own layer, to which `prepare` may add, given the image and the layer."""
+        base = image.ensure(self.spec.image, builder=self.lab.name)
         upper = self._folder / "upper"
-        etc = upper / "etc"
-        (etc / "ssh").mkdir(parents=True)
-        (etc / "apt/apt.conf.d").mkdir(parents=True)
-        (etc / "hostname").write_text(f"{self.name}\n")
-        (etc / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
-        (etc / "machine-id").write_text(f"{uuid.uuid4().hex}\n")
-        (etc / "apt/apt.conf.d/00lab-proxy").write_text(f'Acquire::http::Proxy "{self.lab.proxy_url}";\n')
-        run(
-            [
-                "ssh-keygen",
-                "-q",
-                "-t",
-                "ed25519",
-                "-N",
-                "",
-                "-C",
-                self.name,
-                "-f",
-                str(etc / "ssh/ssh_host_ed25519_key"),
-            ]
-        )
-        self._authorize(upper)
+        layer.lay(upper, name=self.name, address=self.address, proxy=self.lab.proxy_url)
+        if seed:
+            layer.sow(upper, seed, name=self.name)
+        else:
+            layer.authorize(upper, base=base, public_key=self.lab.public_key)
+        if prepare:
+            prepare(base, upper)
         # Written last: a host without it was not created.
         partial = self._folder / "spec.partial"
         partial.write_text(json.dumps(asdict(self.spec)))
-        partial.rename(self._folder / "spec.json")
-
-    def _authorize(self, upper: Path) -> None:
-        base = image.ensure(self.spec.image, builder=self.lab.name)
-        home = (base / "home/deploy").stat()
-        for folder, mode in (
-            (upper / "home", 0o755),
-            (upper / "home/deploy", 0o755),
-            (upper / "home/deploy/.ssh", 0o700),
-        ):
-            folder.mkdir(mode=mode)
-        keys = upper / "home/deploy/.ssh/authorized_keys"
-        shutil.copyfile(self.lab.public_key, keys)
-        keys.chmod(0o600)
-        for path in (upper / "home/deploy", upper / "home/deploy/.ssh", keys):
-            os.chown(path, home.st_uid, home.st_gid)
+        partial.rename(self._spec_file)
 
     @property
     def host_key(self) -> str:
         """The host's public key as known_hosts(5) wants it."""
-        return " ".join((self._folder / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2])
+        return " ".join((self._folder / "upper" / f"{layer.HOST_KEY}.pub").read_text().split()[:2])
 
     @property
     def is_running(self) -> bool:
@@ -136,7 +119,44 @@ class Machine:
             base = image.ensure(self.spec.image, builder=self.lab.name)
             mounts.overlay(self.root, lower=base, upper=self._folder / "upper", work=self._folder / "work")
         self.forget()
+        self.disks.mkdir(exist_ok=True)
+        Volumes(self.lab).reattach(self)
         start(["-m", "lab.supervisor", self.lab.name, self.name], output=self.console)
+        # Until then, a crash would kill nothing and the host boot after it.
+        wait_until(lambda: self.is_running or None, what=f"host {self.name}", timeout=_READY_SECONDS)
+
+    def connect(self) -> None:
+        """Give the host a new network for its next boot, behind its firewall where it is a cloud's server."""
+        network.delete(self.namespace)
+        own = {"mac": self.mac, "address": f"{self.address}/24", "gateway": self.lab.gateway}
+        if not self.spec.server:
+            network.plug(self.lab.namespace, self.namespace, port=self._port, **own)
+            return
+        with self._firewall_lock():
+            script = firewall.script(self.address, firewall.load(self._rules))
+            firewall.insert(self.lab.namespace, self._firewall, port=self._port, script=script)
+        firewall.plug(self._firewall, self.namespace, **own)
+
+    def filter(self, rules: firewall.Rules) -> None:
+        """Have the host's firewall let through what these rules say, now and after each boot; None lets all through.
+
+        Raises:
+            LabError: the host is no cloud's server, which has none; or a rule is malformed.
+        """
+        if not self.spec.server:
+            raise LabError(f"host {self.name} is no server of the cloud, and has no firewall")
+        script = firewall.script(self.address, rules)
+        with self._firewall_lock():
+            firewall.keep(self._rules, rules)
+            if network.exists(self._firewall):
+                network.nft(self._firewall, script)
+
+    @contextmanager
+    def _firewall_lock(self) -> Iterator[None]:
+        """Keep rules that change while the host boots from being lost between the file and the kernel."""
+        with (self._folder / "firewall.lock").open("w") as lock:
+            flock(lock, LOCK_EX)
+            yield
 
     def wait(self, timeout: float = _READY_SECONDS) -> None:
         """Return when somebody can log in and systemd has started everything.
@@ -171,12 +191,30 @@ class Machine:
         cgroups.kill(self.cgroup)
 
     def reboot(self) -> None:
-        """Ask the host to reboot, and return when the new boot is ready."""
-        before = self._boot()
-        # Asked for by a unit: the connection must be over before the host's network goes, or it would hang.
-        self.ssh("sudo systemd-run --quiet --collect systemctl reboot")
-        wait_until(lambda: self._boot() != before or None, what=f"{self.name} to reboot", timeout=_STOP_SECONDS)
+        """Have the host reboot in good order, and return when the new boot is ready."""
+        self.restart()
         self.wait()
+
+    def restart(self) -> None:
+        """Have the host reboot in good order, as Ctrl+Alt+Del does, and return when the new boot begins.
+
+        Raises:
+            NotReadyError: it did not for 100 s.
+        """
+        before = self._boot()
+
+        def has_begun() -> bool | None:
+            if self._boot() != before:
+                return True
+            self._ask_to_reboot()
+            return None
+
+        wait_until(has_begun, what=f"{self.name} to reboot", timeout=_STOP_SECONDS, pause=0.3)
+
+    def _ask_to_reboot(self) -> None:
+        """Tell systemd by its signal (systemd(1)). One that comes before systemd listens is lost."""
+        with suppress(LabError, ProcessLookupError):  # it has not begun, or is at its end
+            os.kill(self.process(1), signal.SIGRTMIN + 5)
 
     def _boot(self) -> int:
         """Return what tells this boot from others: each has a network namespace of its own, 0 while there is none."""
@@ -263,12 +301,15 @@ class Machine:
             shutil.rmtree(kept, ignore_errors=True)
 
     def destroy(self) -> None:
-        """Remove the host and all it had, its snapshots too."""
+        """Remove the host and all it had, its snapshots too; volumes stay."""
         self.crash()
         self.forget()
         mounts.unmount_below(self.root)
         network.delete(self.namespace)
+        network.delete(self._firewall)
         cgroups.remove(self.cgroup)
+        Volumes(self.lab).detach_all(self)
+        self._spec_file.unlink(missing_ok=True)  # last of what `down` and another try go by
         shutil.rmtree(self._folder)
         shutil.rmtree(self.lab.folder / "snapshots" / self.name, ignore_errors=True)
 

@@ -1,5 +1,7 @@
 """Network namespaces: a lab is one bridge without a way out, and each host a namespace on it.
 
+A cloud host has one more between the two, which is its firewall (lab/firewall.py).
+
 Namespaces are kept as files in the lab's own folder (unshare(1), nsenter(1)), not under /run/netns, whose mount would
 outlive the lab.
 """
@@ -12,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.errors import CommandFailedError
+from lab.errors import CommandFailedError, LabError
 from lab.process import run
 
 if TYPE_CHECKING:
@@ -55,33 +57,58 @@ def ip(namespace: Path, *commands: str) -> None:
 def block(namespace: Path, port: str, hook: str) -> None:
     """Drop what a link brings into a namespace (hook `ingress`) or takes out of it (`egress`)."""
     chain = f"chain {hook} {{ type filter hook {hook} device {port} priority 0; policy drop; }}\n"
-    _nft(namespace, f"table netdev {port} {{\n{chain}}}\n")
+    nft(namespace, f"table netdev {port} {{\n{chain}}}\n")
 
 
 def unblock(namespace: Path, port: str) -> None:
     """Let everything pass over a link again."""
-    _nft(namespace, f"table netdev {port} {{\n}}\ndelete table netdev {port}\n")
+    nft(namespace, f"table netdev {port} {{\n}}\ndelete table netdev {port}\n")
 
 
-def _nft(namespace: Path, script: str) -> None:
+def nft(namespace: Path, script: str) -> None:
+    """Apply an nftables script inside a namespace, all of it or nothing."""
     run(["nsenter", f"--net={namespace}", "nft", "--file", "-"], stdin=script)
 
 
-def create_bridge(namespace: Path, *, address: str) -> None:
-    """Make the lab's namespace with a bridge that has this address (CIDR form)."""
+def create_bridge(namespace: Path, *, address: str | None = None) -> None:
+    """Make a namespace with a bridge that has this address (CIDR form), or none."""
     create(namespace)
-    ip(namespace, "link add name br0 type bridge", f"address add {address} dev br0", "link set br0 up")
+    ip(namespace, "link add name br0 type bridge", "link set br0 up")
+    if address:
+        ip(namespace, f"address add {address} dev br0")
+
+
+def filter_bridged(namespace: Path) -> None:
+    """Show what a bridge forwards to the tables of IP and IPv6, which can follow connections; its own cannot.
+
+    Raises:
+        LabError: the kernel cannot; it lacks br_netfilter.
+    """
+    settings = Path("/proc/sys/net/bridge")
+    if not settings.exists():
+        with suppress(CommandFailedError):
+            run(["modprobe", "br_netfilter"])
+    if not settings.exists():
+        raise LabError("a cloud firewall needs the kernel's module br_netfilter: modprobe br_netfilter")
+    calls = "; ".join(f"echo 1 > {settings}/bridge-nf-call-{tables}" for tables in ("iptables", "ip6tables"))
+    # The bridge itself has no address, and shall not give itself one.
+    run(["nsenter", f"--net={namespace}", "sh", "-ec", f"{calls}; echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
+
+
+def join_bridges(one: Path, other: Path, *, port: str, peer: str) -> None:
+    """Lay a cable from one namespace's bridge to another's: `port` in the first, `peer` in the other."""
+    _unplug(one, port)
+    ip(one, f"link add {port} type veth peer name {peer} netns {other}", f"link set {port} master br0 up")
+    ip(other, f"link set {peer} master br0 up")
 
 
 def plug(lab: Path, host: Path, *, port: str, mac: str, address: str, gateway: str) -> None:
-    """Give a host's new namespace an `eth0` on the lab's bridge.
+    """Give a host's new namespace an `eth0` on the bridge of another.
 
     The MAC address is fixed because a new one at each start leaves neighbours with a stale entry for half a minute.
     """
     create(host)
-    # The link to the host's last network may still be there: the kernel takes it down some time after the host.
-    with suppress(CommandFailedError):
-        ip(lab, f"link delete {port}")
+    _unplug(lab, port)
     ip(lab, f"link add {port} type veth peer name eth0 netns {host}", f"link set {port} master br0 up")
     ip(
         host,
@@ -89,6 +116,12 @@ def plug(lab: Path, host: Path, *, port: str, mac: str, address: str, gateway: s
         f"address add {address} dev eth0",
         f"route add default via {gateway}",
     )
+
+
+def _unplug(namespace: Path, port: str) -> None:
+    # The link to a host's last network may still be there: the kernel takes it down some time after the host.
+    with suppress(CommandFailedError):
+        ip(namespace, f"link delete {port}")
 
 
 @contextmanager

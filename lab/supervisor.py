@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from lab import cgroups, network
+from lab import cgroups
 from lab.lab import Lab
 
 if TYPE_CHECKING:
@@ -31,15 +31,7 @@ def main(lab_name: str, host_name: str) -> None:
 
 
 def _boot(machine: Machine) -> int:
-    network.delete(machine.namespace)
-    network.plug(
-        machine.lab.namespace,
-        machine.namespace,
-        port=f"v{machine.number}",
-        mac=machine.mac,
-        address=f"{machine.address}/24",
-        gateway=machine.lab.gateway,
-    )
+    machine.connect()
     with machine.console.open("ab") as console:
         guest = subprocess.Popen(
             _command(machine), env=_environment(), stdin=subprocess.DEVNULL, stdout=console, stderr=console
@@ -62,6 +54,7 @@ def _command(machine: Machine) -> list[str]:
         f"--network-namespace-path={machine.namespace}",
         "--capability=CAP_NET_ADMIN",
         "--bind=/dev/net/tun",
+        f"--bind-ro={machine.disks}:/dev/disk/by-id",
         "--system-call-filter=bpf",
         "--resolv-conf=off",
         "--timezone=off",
