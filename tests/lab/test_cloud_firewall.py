@@ -1,0 +1,197 @@
+"""The lab's cloud firewall stands outside of its server, follows connections, and lets through what its rules say."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab import network
+from lab.errors import CommandFailedError, LabError
+from lab.lab import PROXY_PORT
+from lab.process import run
+from tests.support.cloud import TestCloud, allow, answers, hears, pings, udp_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.firewall import Rules
+
+# What can pass: into the server from the controller and from its neighbour, and out of it.
+_EVERYTHING = {"ssh", "ssh from neighbour", "udp", "udp from neighbour", "ping", "ipv6", "out: proxy", "out: neighbour"}
+_OUT = {"out: proxy", "out: neighbour"}
+_NEIGHBOUR, _CONTROLLER, _LAN = "NEIGHBOUR/32", "CONTROLLER/32", "LAN.0/24"
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[TestCloud]:
+    cloud = TestCloud("test-firewall")
+    cloud.create(cloud.spec("server", 1), cloud.spec("neighbour", 2))
+    yield cloud
+    cloud.down()
+
+
+@pytest.fixture(autouse=True)
+def _no_firewall(cloud: TestCloud) -> None:
+    for name in ("server", "neighbour"):
+        cloud.driver.filter(name, None)
+
+
+def _passing(cloud: TestCloud) -> set[str]:
+    server, neighbour = cloud.machine("server"), cloud.machine("neighbour")
+    lab = cloud.lab.namespace
+    with (
+        udp_socket(server.namespace, 4000) as ear,
+        udp_socket(lab) as controller,
+        udp_socket(neighbour.namespace) as mouth,
+    ):
+        found = {
+            "udp": hears(ear, controller, server.address),
+            "udp from neighbour": hears(ear, mouth, server.address),
+        }
+    found |= {
+        "ssh": answers(lab, server.address, 22),
+        "ssh from neighbour": answers(neighbour.namespace, server.address, 22),
+        "ping": pings(lab, server.address),
+        "ipv6": pings(neighbour.namespace, f"{_link_local(cloud, 'server')}%eth0"),
+        "out: proxy": answers(server.namespace, cloud.lab.gateway, PROXY_PORT),
+        "out: neighbour": answers(server.namespace, neighbour.address, 22),
+    }
+    return {what for what, passes in found.items() if passes}
+
+
+def _link_local(cloud: TestCloud, name: str) -> str:
+    listed = run(["nsenter", f"--net={cloud.machine(name).namespace}", "ip", "-json", "-6", "address", "show", "eth0"])
+    return str(json.loads(listed)[0]["addr_info"][0]["local"])
+
+
+@pytest.mark.parametrize(
+    ("rules", "passing"),
+    [
+        pytest.param(None, _EVERYTHING, id="not attached"),
+        pytest.param((), _OUT, id="no rules"),
+        pytest.param((allow("tcp", "22"),), {"ssh", "ssh from neighbour", *_OUT}, id="ssh"),
+        pytest.param((allow("tcp", "22", _CONTROLLER),), {"ssh", *_OUT}, id="ssh from one address"),
+        pytest.param((allow("tcp", "20-30", _LAN, _NEIGHBOUR),), {"ssh", "ssh from neighbour", *_OUT}, id="range"),
+        pytest.param((allow("tcp", "23-65535"),), _OUT, id="other ports"),
+        pytest.param((allow("tcp", None, _NEIGHBOUR),), {"ssh from neighbour", *_OUT}, id="any port"),
+        pytest.param((allow("udp", "4000"),), {"udp", "udp from neighbour", *_OUT}, id="udp"),
+        pytest.param((allow("udp", "4000", _NEIGHBOUR),), {"udp from neighbour", *_OUT}, id="udp from one"),
+        pytest.param((allow("icmp", None),), {"ping", *_OUT}, id="icmp"),
+        pytest.param((allow("tcp", "22", "::/0"),), _OUT, id="ipv6 only"),
+        pytest.param((allow("gre", None), allow("esp", None)), _OUT, id="gre and esp"),
+        pytest.param(
+            (allow("tcp", "22"), allow("tcp", str(PROXY_PORT), direction="out")),
+            {"ssh", "ssh from neighbour", "out: proxy"},
+            id="out",
+        ),
+        pytest.param((allow("tcp", None, _NEIGHBOUR, direction="out"),), {"out: neighbour"}, id="out to one address"),
+        pytest.param((allow("tcp", None, "::/0", direction="out"),), set(), id="out by ipv6 only"),
+    ],
+)
+def test_what_passes(cloud: TestCloud, rules: Rules, passing: set[str]) -> None:
+    cloud.driver.filter("server", _with_addresses(cloud, rules))
+    assert _passing(cloud) == passing
+
+
+def _with_addresses(cloud: TestCloud, rules: Rules) -> Rules:
+    names = {"NEIGHBOUR": cloud.machine("neighbour").address, "CONTROLLER": cloud.lab.gateway, "LAN": cloud.lab.prefix}
+    if rules is None:
+        return None
+    replaced = []
+    for rule in rules:
+        cidrs = rule.cidrs
+        for name, address in names.items():
+            cidrs = tuple(cidr.replace(name, address) for cidr in cidrs)
+        replaced.append(allow(rule.protocol, rule.port, *cidrs, direction=rule.direction))
+    return tuple(replaced)
+
+
+def test_rules_hold_from_the_first_packet_after_a_boot(cloud: TestCloud) -> None:
+    cloud.driver.filter("server", (allow("tcp", "22", f"{cloud.lab.gateway}/32"),))
+    machine = cloud.machine("server")
+    for operation in ("reboot", "reset"):
+        cloud.driver.power("server", operation)
+        machine.wait()
+        assert _passing(cloud) == {"ssh", *_OUT}
+    machine.ssh("sudo systemd-run --quiet --collect systemctl reboot")  # from inside
+    time.sleep(1)
+    machine.wait()
+    assert _passing(cloud) == {"ssh", *_OUT}
+
+
+def test_rules_that_change_while_a_server_is_off_hold_after_its_boot(cloud: TestCloud) -> None:
+    cloud.driver.power("server", "off")
+    cloud.driver.filter("server", (allow("tcp", "22", f"{cloud.lab.gateway}/32"),))
+    cloud.driver.power("server", "on")
+    cloud.machine("server").wait()
+    assert _passing(cloud) == {"ssh", *_OUT}
+
+
+def test_a_change_is_in_force_in_a_fifth_of_a_second(cloud: TestCloud) -> None:
+    took = []
+    for rules in [(), None] * 3:
+        started = time.monotonic()
+        cloud.driver.filter("server", rules)
+        took.append(time.monotonic() - started)
+    assert min(took) < 0.2
+
+
+def test_what_was_let_in_goes_on_when_its_rule_goes(cloud: TestCloud) -> None:
+    cloud.driver.filter("server", (allow("tcp", "22"),))
+    with network.tcp_socket(cloud.lab.namespace) as connection:
+        connection.settimeout(5)
+        connection.connect((cloud.machine("server").address, 22))
+        assert connection.recv(4) == b"SSH-"
+        cloud.driver.filter("server", ())
+        connection.sendall(b"no protocol\r\n")
+        while connection.recv(4096):
+            pass
+    assert _passing(cloud) == _OUT
+
+
+def test_two_that_let_nobody_in_reach_each_other_by_calling_at_once(cloud: TestCloud) -> None:
+    """Tailscale's direct paths come about so. With one table of connections for both, the calls would not meet."""
+    server, neighbour = cloud.machine("server"), cloud.machine("neighbour")
+    for name in ("server", "neighbour"):
+        cloud.driver.filter(name, ())
+    with udp_socket(server.namespace, 5001) as one, udp_socket(neighbour.namespace, 5002) as other:
+        assert not hears(other, one, neighbour.address)
+        assert hears(one, other, server.address)
+        assert hears(other, one, neighbour.address)
+
+
+def test_a_server_neither_sees_nor_opens_its_firewall(cloud: TestCloud) -> None:
+    cloud.driver.filter("server", (allow("tcp", "22", f"{cloud.lab.gateway}/32"),))
+    machine = cloud.machine("server")
+    assert "cloud" not in machine.ssh("sudo nft list ruleset")
+    machine.ssh("sudo nft flush ruleset")
+    assert _passing(cloud) == {"ssh", *_OUT}
+
+
+def test_a_cut_cable_is_cut_and_healed_behind_a_firewall(cloud: TestCloud) -> None:
+    cloud.driver.filter("server", (allow("tcp", "22"),))
+    cloud.machine("server").cut()
+    with pytest.raises(CommandFailedError):
+        cloud.machine("server").ssh("true")
+    cloud.machine("server").heal()
+    cloud.machine("server").wait()
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (allow("tcp", "0"), "no port '0'"),
+        (allow("tcp", "1-2-3"), "no port '1-2-3'"),
+        (allow("tcp", "22 accept; drop"), "no port"),
+        (allow("tcp; drop", "22"), "no protocol"),
+        (allow("tcp", "22", "10.0.0.300/32"), "10.0.0.300"),
+    ],
+)
+def test_a_malformed_rule_changes_nothing(cloud: TestCloud, rule: object, message: str) -> None:
+    cloud.driver.filter("server", ())
+    with pytest.raises(LabError, match=message):
+        cloud.driver.filter("server", (rule,))  # type: ignore[arg-type]
+    assert _passing(cloud) == _OUT
