@@ -41,7 +41,7 @@ def test_user_data_makes_the_server(cloud: TestCloud, host: str) -> None:
     machine = cloud.machine(host)
     assert "status: done" in machine.ssh("cloud-init status --wait")
     assert machine.ssh("systemctl is-system-running; hostname").split() == ["running", host]
-    assert machine.ssh("stat -c '%a %U' /etc/told; cat /etc/told /etc/ran") == "640 root\nby the cloud\nroot\n"
+    assert machine.ssh("stat -c '%a %U' /etc/told; sudo cat /etc/told /etc/ran") == "640 root\nby the cloud\nroot\n"
     assert set(machine.ssh("id -Gn").split()) == {"deploy", "sudo", "video"}
     assert machine.ssh("sudo cat /var/lib/cloud/data/instance-id").strip() in {"101", "102"}
 
