@@ -20,6 +20,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need roo
 SIZE = 16 * 2**20
 # A table with one partition of Linux's, of 2048 sectors after the first 2048.
 PARTITIONS = bytes(446) + struct.pack("<B3sB3sII", 0, bytes(3), 0x83, bytes(3), 2048, 2048) + bytes(48) + b"\x55\xaa"
+# The head of an array's superblock, which stands at a member's end; its first MiB may be blank.
+RAID = struct.pack("<III", 0xA92B4EFC, 0, 90) + bytes(4084)
 
 
 def run(*argv: str | Path) -> str:
@@ -58,12 +60,16 @@ def test_a_blank_device_gets_a_file_system_once(device: Path, folder: Path, run_
     assert run("blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device) == "ext4"
 
 
-@pytest.mark.parametrize("made", ["ext4", "swap", "dos", "unknown data"])
+@pytest.mark.parametrize("made", ["ext4", "swap", "dos", "linux_raid_member", "unknown data"])
 def test_what_is_on_a_device_stays(device: Path, folder: Path, run_module: Any, made: str) -> None:
     if made == "ext4":
         run("mkfs.ext4", "-q", device)
     elif made == "swap":
         run("mkswap", device)
+    elif made == "linux_raid_member":
+        with device.open("r+b") as stream:
+            stream.seek(SIZE - 2**16)
+            stream.write(RAID)
     else:
         with device.open("r+b") as stream:
             stream.write(PARTITIONS if made == "dos" else b"\0" * 4096 + b"somebody's")
