@@ -170,8 +170,14 @@ def up(context: typer.Context) -> None:
 
 @app.command()
 def down(context: typer.Context) -> None:
-    """Remove the lab and all it left, also after a crash."""
-    context.obj.down()
+    """Destroy the rehearsal's stack, and remove the lab and all it left, also after a crash."""
+    rehearsal.down(context.obj)
+
+
+@app.command()
+def environment(context: typer.Context) -> None:
+    """Print, as JSON, the variables with which the lab's nodes are the fleet: for fleet, pulumi and Ansible."""
+    typer.echo(json.dumps(rehearsal.settings(context.obj)))
 
 
 def _machines(lab: Lab, names: list[str]) -> list[Machine]:

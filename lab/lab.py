@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -23,14 +25,15 @@ from lab.machines import Machine, Spec
 from lab.process import PROJECT, run, start, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from lab.layer import Seed
 
 PROXY_PORT = 3128
 _FIRST_NUMBER = 11
 _LAST_NUMBER = 250
-_RESERVED = {"complete", "controller", "headscale", "lab", "proxy", "relay", "tailscaled"}
+_SERVICES = {"files", "headscale", "hetzner-api", "proxy", "relay", "tailscale-api", "tailscaled"}
+_RESERVED = {"complete", "controller", "lab", *_SERVICES}
 # systemd-nspawn makes these and leaves them.
 _NSPAWN_FOLDERS = (Path("/run/systemd/nspawn/propagate"), Path("/run/systemd/nspawn"))
 
@@ -210,6 +213,16 @@ class Lab:
         """Start one of the lab's own programs; `down` ends it."""
         group = f"{self.cgroup}/{name}"
         start(["-c", _JOIN_AND_RUN, group, module, *arguments], output=self.folder / f"{name}.log")
+
+    def within(self, name: str, module: str, *arguments: str, env: Mapping[str, str], timeout: float) -> int:
+        """Run a program to its end and return its status; `down` ends it where we did not live to see that.
+
+        Raises:
+            subprocess.TimeoutExpired: it was ended after `timeout` seconds.
+        """
+        argv = [sys.executable, "-c", _JOIN_AND_RUN, f"{self.cgroup}/{name}", module, *arguments]
+        done = subprocess.run(argv, cwd=PROJECT, env=env, stdin=subprocess.DEVNULL, timeout=timeout, check=False)
+        return done.returncode
 
     def write_address_book(self) -> None:
         """Write how to reach the hosts, for ssh and for Ansible: strict checking, a way in through the namespace."""

@@ -1,4 +1,4 @@
-"""`make up`: a fleet's nodes as lab hosts, and the product's own command to deploy to them."""
+"""`make up`: what stands for the cloud and the tailnet, and then the product's own commands, as for real servers."""
 
 from __future__ import annotations
 
@@ -9,34 +9,44 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lab import image, relay
-from lab.process import wait_until
+from lab import cgroups, image, relay, tools
+from lab.errors import LabError
+from lab.process import PROJECT, wait_until
+from lab.stack import LabStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab.lab import Lab
 
-# The nodes that inventory/group_vars declares agents for, as (name, image, group).
-NODES = (
-    ("broker-1", "debian-12", "brokers"),
-    ("agents-1", "debian-12", "runners"),
-    ("agents-2", "debian-13", "runners"),
-)
+# Of the nodes in infra/Pulumi.lab.yaml.
+_IMAGES = ("debian-12", "debian-13")
+_BROKER = "broker-1"
 _BROKER_PORT = 8000
+_DESTROY_SECONDS = 60
 
 
 def up(lab: Lab) -> int:
-    """Make the hosts and deploy the fleet; return the exit status of `fleet up`."""
-    for base in sorted({base for _, base, _ in NODES}):
+    """Prepare the lab and deploy the fleet; return the exit status of `fleet up`."""
+    if lacking := tools.missing():
+        raise LabError(lacking)
+    with _step("tools", "cached" if all(map(tools.is_cached, tools.NAMES)) else "built"):
+        tools.ensure()
+    for base in _IMAGES:
         with _step("image", f"{base} {'cached' if image.is_cached(base) else 'built'}"):
             image.ensure(base, builder=lab.name)
-    with _step("hosts", " ".join(name for name, _, _ in NODES)):
-        lab.create(NODES)
+    stack = LabStack(lab)
+    with _step("tailnet", "headscale, and this machine in it"):
+        lab.prepare()
+        stack.tailnet.start()
+        stack.tailnet.join_controller()
+    with _step("cloud", "stand-ins for Hetzner and Tailscale"):
+        stack.start()
+    with _step("pulumi", "configuration and secrets"):
+        stack.configure()
+        lab.write_address_book()
     port = _relay(lab)
-    deployed = subprocess.run(
-        [sys.executable, "-m", "fleet", "-i", str(lab.inventory), "up"], env=environment(lab), check=False
-    )
+    deployed = subprocess.run([sys.executable, "-m", "fleet", "up"], env=environment(lab), cwd=PROJECT, check=False)
     if deployed.returncode == 0:
         print(
             f"\nbroker   http://127.0.0.1:{port}   stop: make down   look around: make status, make shell HOST=agents-1"
@@ -44,11 +54,48 @@ def up(lab: Lab) -> int:
     return deployed.returncode
 
 
+def down(lab: Lab) -> None:
+    """Destroy the stack as one would at Hetzner, where it can be, and remove the lab in any case."""
+    # Whoever is changing the lab ends here.
+    cgroups.kill(f"{lab.cgroup}/controller")
+    if LabStack(lab).is_up:
+        _destroy(lab)
+    lab.down()
+
+
+def _destroy(lab: Lab) -> None:
+    destroy = ["fleet", "destroy", "--yes"]
+    try:
+        # In the lab's own group: if we are killed, the next `down` ends it.
+        ended = lab.within("controller", *destroy, env=environment(lab), timeout=_DESTROY_SECONDS)
+    except subprocess.TimeoutExpired:
+        ended = None
+    if ended:
+        print("the stack could not be destroyed in good order; the lab is removed as it is", file=sys.stderr)
+
+
 def environment(lab: Lab) -> dict[str, str]:
-    """Return an environment in which programs keep their files inside the lab, which `down` removes."""
+    """Return an environment in which the lab's nodes are the fleet, for `fleet`, `pulumi` and `ansible-playbook`."""
+    return {**os.environ, **settings(lab)}
+
+
+def settings(lab: Lab) -> dict[str, str]:
+    """Return what `environment` adds. Programs then keep their files inside the lab, which `down` removes.
+
+    Raises:
+        LabError: the lab is not up.
+    """
+    if not lab.inventory.exists():
+        raise LabError(f"lab {lab.name} is not up; say make up")
     scratch = lab.folder / "tmp"
     scratch.mkdir(exist_ok=True)
-    return {**os.environ, "ANSIBLE_HOME": str(lab.folder / "ansible"), "TMPDIR": str(scratch)}
+    return {
+        **LabStack(lab).settings(),
+        "ANSIBLE_HOME": str(lab.folder / "ansible"),
+        "ANSIBLE_INVENTORY": f"{PROJECT / 'inventory'},{lab.inventory}",
+        "TMPDIR": str(scratch),
+        "XDG_STATE_HOME": str(lab.folder / "state"),
+    }
 
 
 def _relay(lab: Lab) -> int:
@@ -58,7 +105,7 @@ def _relay(lab: Lab) -> int:
         return int(noted.read_text())
     port = relay.free_port(_BROKER_PORT)
     noted.write_text(str(port))
-    lab.service("relay", "lab.relay", str(port), str(lab.machine("broker-1").namespace), str(_BROKER_PORT))
+    lab.service("relay", "lab.relay", str(port), str(lab.folder / "netns" / _BROKER), str(_BROKER_PORT))
     wait_until(lambda: relay.answers(port), what=f"the relay (log: {lab.folder / 'relay.log'})", timeout=10)
     return port
 

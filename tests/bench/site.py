@@ -17,10 +17,9 @@ import yaml
 from fleet import broker, inventory
 from lab import folders
 from lab.process import wait_until
-from lab.rehearsal import NODES
 from tests.bench import measure
 from tests.support.ansible import logged, module_runs
-from tests.support.lab import PROJECT, TestLab
+from tests.support.lab import NODES, PROJECT, TestLab
 
 if TYPE_CHECKING:
     from lab.machines import Machine

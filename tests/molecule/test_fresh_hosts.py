@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.support.fleet import TestFleet, changed_tasks
-from tests.support.lab import PROJECT, missing
+from tests.support.lab import NODES, PROJECT, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

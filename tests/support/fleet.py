@@ -17,6 +17,8 @@ import httpx
 import testinfra
 
 from fleet import inventory
+from lab import rehearsal
+from lab.stack import LabStack
 from tests.support import programs
 from tests.support.lab import PROJECT, TestLab
 
@@ -64,14 +66,15 @@ class TestFleet:
             up.kill()
 
     def playbook(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        """Run `ansible-playbook site.yml …` against the lab, as a person at the repository's root would."""
-        argv = [
-            str(_PROGRAMS / "ansible-playbook"),
-            *inventory.sources([self.lab.lab.inventory]),
-            "site.yml",
-            *arguments,
-        ]
-        environment = {**self.environment, **inventory.environment(), "ANSIBLE_FORCE_COLOR": "0"}
+        """Run `ansible-playbook site.yml …` against the lab, as a person at the repository's root would.
+
+        Its nodes are the stack's, where there is one, and else the lab's plain hosts, as one's own inventory.
+        """
+        stacked = LabStack(self.lab.lab).is_up
+        own = ["-i", "inventory", "-i", str(self.lab.lab.inventory)]
+        settings = rehearsal.settings(self.lab.lab) if stacked else {"OPENCLAW_OUTPUTS": os.devnull}
+        argv = [str(_PROGRAMS / "ansible-playbook"), *([] if stacked else own), "site.yml", *arguments]
+        environment = {**self.environment, **inventory.environment(), **settings, "ANSIBLE_FORCE_COLOR": "0"}
         return programs.run(argv, environment=environment, timeout=timeout)
 
     def host(self, name: str) -> Host:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from lab.machines import Machine
 
 PROJECT = Path(__file__).resolve().parents[2]
+# The nodes that inventory/group_vars declares agents for, as (name, image, group): hosts of one's own, not a cloud's.
+NODES = (
+    ("broker-1", "debian-12", "brokers"),
+    ("agents-1", "debian-12", "runners"),
+    ("agents-2", "debian-13", "runners"),
+)
 
 
 def missing() -> str | None:
