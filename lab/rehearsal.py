@@ -89,10 +89,11 @@ def settings(lab: Lab) -> dict[str, str]:
         raise LabError(f"lab {lab.name} is not up; say make up")
     scratch = lab.folder / "tmp"
     scratch.mkdir(exist_ok=True)
+    stack = LabStack(lab)
     return {
-        **LabStack(lab).settings(),
+        **stack.settings(),
         "ANSIBLE_HOME": str(lab.folder / "ansible"),
-        "ANSIBLE_INVENTORY": f"{PROJECT / 'inventory'},{lab.inventory}",
+        "ANSIBLE_INVENTORY": ",".join(map(str, (PROJECT / "inventory", lab.inventory, stack.variables))),
         "TMPDIR": str(scratch),
         "XDG_STATE_HOME": str(lab.folder / "state"),
     }

@@ -39,6 +39,7 @@ class LabStack:
         self._cloud = lab.folder / "cloud"
         self._tailscale_state = lab.folder / "tailnet/api.json"
         self._token_file = self._cloud / "token"
+        self.variables = self._cloud / "variables.yml"
         self.tailnet = Tailnet(lab)
 
     @property
@@ -89,6 +90,7 @@ class LabStack:
 
     def configure(self) -> None:
         """Write the stack's configuration: the checked-in nodes, the lab's endpoints, and its secrets."""
+        self._write_variables()
         self.engine.create_stack()
         kept: dict[str, Any] = yaml.safe_load(self.engine.config.read_text()) or {}
         wanted: dict[str, Any] = yaml.safe_load(_NODES.read_text())
@@ -103,15 +105,29 @@ class LabStack:
             if key not in hidden:
                 self._hide(key, value)
 
+    def _write_variables(self) -> None:
+        """Write, as an inventory, what Ansible must know of this tailnet and cannot learn from the stack."""
+        archive = tools.tailscale_archive()
+        variables = {
+            "tailscale_install": "archive",
+            "tailscale_archive": str(archive),
+            "tailscale_archive_checksum": self._digest(archive),
+            "tailscale_login_server": self.tailnet.login_server,
+        }
+        self.variables.write_text(yaml.safe_dump({"tailnet": {"vars": variables}}))
+
+    @staticmethod
+    def _digest(archive: Path) -> str:
+        return archive.with_name(f"{archive.name}.sha256").read_text().split()[0]
+
     def _endpoints(self) -> dict[str, Any]:
         archive = tools.tailscale_archive()
-        digest = archive.with_name(f"{archive.name}.sha256").read_text().split()[0]
         url = f"http://{self._lab.gateway}:{_FILES_PORT}/{archive.name}"
         return {
             "hcloud:endpoint": f"http://127.0.0.1:{self._port('hetzner-api')}/v1",
             "tailscale:baseUrl": f"http://127.0.0.1:{self._port('tailscale-api')}",
             "fleet:sshKeys": [self._lab.public_key.read_text().strip()],
-            "tailnet:archive": {"url": url, "sha256": digest},
+            "tailnet:archive": {"url": url, "sha256": self._digest(archive)},
         }
 
     def _secrets(self) -> dict[str, str]:
