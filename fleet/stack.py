@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from fleet import unfinished
 from fleet.errors import StackError
 from fleet.inventory import PROJECT
 
@@ -69,6 +70,11 @@ class Stack:
         Raises:
             StackError: it could not be done; done again, it goes on where this ended.
         """
+        try:
+            return self._change(["up", "--skip-preview"], on_line)
+        except StackError:
+            if not self._take_over(on_line):
+                raise
         return self._change(["up", "--skip-preview"], on_line)
 
     def destroy(self, on_line: Callable[[str], None]) -> str:
@@ -83,6 +89,24 @@ class Stack:
         """Return the stack's state; secrets stay encrypted."""
         state: dict[str, Any] = json.loads(_ask("stack", "export", "--stack", self.name))
         return state
+
+    def _take_over(self, on_line: Callable[[str], None]) -> bool:
+        """Take into the state what an interrupted run has made, and return whether there was any such run."""
+        begun = unfinished.unfinished(self.export())
+        if begun:
+            there = unfinished.found(begun, self._setting("hcloud:token"), self._setting("hcloud:endpoint"))
+            pairs = [f"{urn},{number}" for urn, number in there.items()]
+            imports = [word for pair in pairs for word in ("--import-pending-creates", pair)]
+            self._change(["refresh", "--skip-preview", *imports], on_line)
+            self._change(["refresh", "--skip-preview", "--clear-pending-creates"], on_line)
+        return bool(begun)
+
+    def _setting(self, key: str) -> str:
+        """Return a value of the stack's configuration, or what the provider takes in its place, from HCLOUD_…."""
+        try:
+            return _ask("config", "get", key, "--stack", self.name).strip()
+        except StackError:
+            return os.environ.get(f"HCLOUD_{key.rpartition(':')[2].upper()}", "")
 
     def _change(self, command: list[str], on_line: Callable[[str], None]) -> str:
         argv = ["pulumi", *command, "--stack", self.name, *_OUTPUT]
