@@ -12,7 +12,6 @@ import pytest
 from tests.support import auditor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from tests.support.fleet import TestFleet
 
@@ -166,15 +165,16 @@ def test_check(seen: dict[str, dict[str, str]], node: str, check: str) -> None:
 
 @pytest.mark.parametrize("node", NODES)
 def test_net_listeners(fleet: TestFleet, node: str) -> None:
-    broker = {"127.0.0.1:8000", f"{fleet.lab.machine(node).address}:8000"} if node == "broker-1" else set()
-    sockets = fleet.host(node).run_expect([0], "ss -Hltun").stdout.splitlines()
+    host = fleet.host(node)
+    address = host.run_expect([0], "tailscale ip -4").stdout.strip()
+    broker = {"127.0.0.1:8000", f"{address}:8000"} if node == "broker-1" else set()
+    sockets = host.run_expect([0], "ss -Hltunp | grep -v '\"tailscaled\"'").stdout.splitlines()
     assert {line.split()[4] for line in sockets} == {"0.0.0.0:22", "[::]:22"} | broker
 
 
 @pytest.fixture(scope="module")
-def stranger(fleet: TestFleet) -> Iterator[auditor.Stranger]:
-    with auditor.Stranger(fleet) as stranger:
-        yield stranger
+def stranger(fleet: TestFleet) -> auditor.Stranger:
+    return auditor.Stranger(fleet)
 
 
 @BOTH_DEBIANS

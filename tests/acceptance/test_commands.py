@@ -25,17 +25,19 @@ def test_up_ends_with_every_agent_having_done_a_job(deployment: Deployment) -> N
 
 
 def test_every_step_is_one_line_with_its_time(deployment: Deployment) -> None:
-    steps = re.findall(r"^(image|hosts|deployment|first jobs) .* \d+\.\d s$", deployment.first, re.MULTILINE)
-    assert set(steps) == {"image", "hosts", "deployment", "first jobs"}
+    steps = re.findall(r"^(\S+(?: jobs)?) .* \d+\.\d s$", deployment.first, re.MULTILINE)
+    lab = {"tools", "image", "tailnet", "cloud", "pulumi"}
+    assert {*steps} == {*lab, "stack", "nodes", "deployment", "first jobs"}
 
 
 def test_a_second_up_changes_nothing(deployment: Deployment) -> None:
+    assert re.search(r"^stack +lab: \d+ unchanged ", deployment.second, re.MULTILINE)
     assert "changed=0 on 3 hosts" in deployment.second
 
 
 def test_a_second_up_costs_a_host_few_module_runs(deployment: Deployment) -> None:
     runs = deployment.second_modules
-    assert runs.keys() == {deployment.fleet.lab.machine(node).address for node in ("broker-1", *AGENTS.values())}
+    assert runs.keys() == {f"{node}.tail.lab" for node in ("broker-1", *AGENTS.values())}
     assert max(runs.values()) <= MOST_MODULE_RUNS
 
 

@@ -64,8 +64,7 @@ def _agents_off(fleet: TestFleet) -> Iterator[None]:
 
 
 def test_the_broker_is_well(run: Run) -> None:
-    # Until the tailnet is there, the broker has a socket on the nodes' own network.
-    assert run("Health") == {"ok": True, "ts_bound": False}
+    assert run("Health") == {"ok": True, "ts_bound": True}
 
 
 def test_an_agent_does_the_job_that_curl_created(run: Run) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.stack import LabStack
+
 if TYPE_CHECKING:
     from tests.support.fleet import TestFleet
 
@@ -16,20 +18,37 @@ ON_EVERY_NODE = pytest.mark.parametrize("node", NODES)
 FOR_EVERY_AGENT = pytest.mark.parametrize(("agent", "node"), PLACES.items())
 
 
-def _can_connect(fleet: TestFleet, source: str | None, node: str, port: int) -> bool:
-    address = fleet.lab.machine(node).address
+def _answers(fleet: TestFleet, node: str, port: int) -> bool:
+    """Whether a port answers the lab's own network, past the tailnet."""
+    probe = ["nsenter", f"--net={fleet.lab.lab.namespace}", "nc", "-z", "-w", "2"]
+    return subprocess.run([*probe, fleet.lab.machine(node).address, str(port)], check=False).returncode == 0
+
+
+def _answers_in_the_tailnet(fleet: TestFleet, source: str | None, node: str, port: int) -> bool:
+    """Whether a port answers another node, or this machine, which is an administrator's."""
+    name = f"{node}.tail.lab"
     if source:
-        status: int = fleet.host(source).run(f"timeout 2 bash -c '</dev/tcp/{address}/{port}'").rc
+        status: int = fleet.host(source).run(f"timeout 5 bash -c '</dev/tcp/{name}/{port}'").rc
         return status == 0
-    probe = ["nsenter", f"--net={fleet.lab.lab.namespace}", "nc", "-z", "-w", "2", address, str(port)]
-    return subprocess.run(probe, check=False).returncode == 0
+    dial = ["timeout", "5", *LabStack(fleet.lab.lab).tailnet.command, "nc", name, str(port)]
+    # sshd speaks first, and the broker answers a request.
+    said = subprocess.run(dial, input="GET /health HTTP/1.0\r\n\r\n", capture_output=True, text=True, check=False)
+    return bool(said.stdout)
 
 
-def test_only_runners_nodes_reach_the_broker(fleet: TestFleet) -> None:
-    assert _can_connect(fleet, "agents-1", "broker-1", 8000)
-    assert _can_connect(fleet, "agents-2", "broker-1", 8000)
-    assert not _can_connect(fleet, None, "broker-1", 8000)
-    assert _can_connect(fleet, None, "broker-1", 22)
+def test_everything_goes_over_the_tailnet(fleet: TestFleet) -> None:
+    for node in NODES:
+        assert _answers_in_the_tailnet(fleet, None, node, 22)
+        assert not _answers(fleet, node, 22)
+    assert not _answers(fleet, "broker-1", 8000)
+
+
+def test_runners_nodes_reach_the_broker_and_nothing_else(fleet: TestFleet) -> None:
+    for node in ("agents-1", "agents-2"):
+        assert _answers_in_the_tailnet(fleet, node, "broker-1", 8000)
+        assert not _answers_in_the_tailnet(fleet, node, "broker-1", 22)
+    assert not _answers_in_the_tailnet(fleet, "agents-1", "agents-2", 22)
+    assert not _answers_in_the_tailnet(fleet, "broker-1", "agents-1", 22)
 
 
 @ON_EVERY_NODE
@@ -38,7 +57,8 @@ def test_a_port_nobody_allowed_is_closed(fleet: TestFleet, node: str) -> None:
     host.run_expect([0], "systemd-run --quiet --unit=open-port python3 -m http.server 8099")
     try:
         host.run_expect([0], "timeout 10 bash -c 'until </dev/tcp/127.0.0.1/8099; do :; done' 2>/dev/null")
-        assert not _can_connect(fleet, None, node, 8099)
+        assert not _answers(fleet, node, 8099)
+        assert not _answers_in_the_tailnet(fleet, None, node, 8099)
     finally:
         host.run_expect([0], "systemctl stop open-port")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -182,29 +182,20 @@ def provider(host: Host) -> Iterator[None]:
 class Stranger:
     """Comes from an address of its own: sshd shuts out an address for its failures, and not the others with it."""
 
+    address = "127.0.0.254"
+
     def __init__(self, fleet: TestFleet) -> None:
         self._fleet = fleet
-        self.address = fleet.lab.lab.gateway.rpartition(".")[0] + ".254"
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Stranger:
-        self._ip("replace")
-        self._stack.callback(self._ip, "delete")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _ip(self, verb: str) -> None:
-        address = ["ip", "address", verb, f"{self.address}/24", "dev", "br0"]
-        subprocess.run(["nsenter", f"--net={self._fleet.lab.lab.namespace}", *address], check=True)
 
     def log_in(self, node: str, user: str, *options: str, command: str = "true") -> str:
-        """Log in afresh, and return what ssh said if it failed."""
-        through = f"nsenter --net={self._fleet.lab.lab.namespace} nc -q 0 -s {self.address} %h %p"
+        """Log in afresh, past the firewall, and return what ssh said if it failed."""
+        namespace = self._fleet.lab.machine(node).namespace
+        through = f"nsenter --net={namespace} nc -q 0 -s {self.address} 127.0.0.1 %p"
         all_options = [f"ProxyCommand={through}", "ControlPath=none", *options]
         argv = ["ssh", "-F", str(self._fleet.lab.lab.ssh_config), *(f"-o{option}" for option in all_options)]
-        done = subprocess.run([*argv, f"{user}@{node}", command], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*argv, f"{user}@{node}", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         return done.stderr if done.returncode else ""
 
     @contextmanager
