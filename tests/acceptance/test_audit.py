@@ -12,7 +12,6 @@ import pytest
 from tests.support import auditor
 
 if TYPE_CHECKING:
-
     from tests.support.fleet import TestFleet
 
 NODES = ("broker-1", "agents-1", "agents-2")
@@ -193,7 +192,7 @@ def test_ssh_refusals(stranger: auditor.Stranger, node: str) -> None:
 def test_net_drop(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A neighbour reaches nothing that was not declared; it is the firewall that drops, and its unit brings it back."""
     host = fleet.host(node)
-    with stranger.listener(node):
+    with stranger.alone(node), stranger.listener(node):
         assert stranger.reached(NEIGHBOUR, node) == []
         host.run_expect([0], "nft flush ruleset")
         assert stranger.reached(NEIGHBOUR, node) == ["tcp4", "tcp6", "udp4", "udp6"]
@@ -222,7 +221,7 @@ def test_net_metadata(fleet: TestFleet, node: str) -> None:
 def test_net_loopback(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A packet from a neighbour that says it is from 127.0.0.1 is dropped, even where the kernel lets it in."""
     host, honest = fleet.host(node), f"from {fleet.lab.machine(NEIGHBOUR).address}"
-    with stranger.gullible_kernel(node), stranger.listener(node):
+    with stranger.alone(node), stranger.gullible_kernel(node), stranger.listener(node):
         host.run_expect([0], f"nft add rule inet openclaw input udp dport {auditor.PORT} accept")
         assert stranger.spoof(NEIGHBOUR, node) == [honest]
         host.run_expect([0], "nft flush ruleset")
@@ -231,24 +230,26 @@ def test_net_loopback(fleet: TestFleet, stranger: auditor.Stranger, node: str) -
 
 
 @BOTH_DEBIANS
-def test_net_ping(fleet: TestFleet, node: str) -> None:
+def test_net_ping(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A ping is answered, a flood is not."""
     address = fleet.lab.machine(node).address
-    flood = fleet.host(NEIGHBOUR).run(f"ping -q -c 200 -i 0.002 -W 1 {address}").stdout
+    with stranger.alone(node):
+        flood = fleet.host(NEIGHBOUR).run(f"ping -q -c 200 -i 0.002 -W 1 {address}").stdout
     answered = int(flood.partition(" received")[0].rpartition(" ")[2])
     assert 0 < answered < 100
 
 
 @BOTH_DEBIANS
-def test_net_forward(fleet: TestFleet, node: str) -> None:
+def test_net_forward(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A node whose kernel would pass packets on passes none."""
     host, neighbour = fleet.host(node), fleet.host(NEIGHBOUR)
     host.run_expect([0], auditor.INNER_NETWORK)
     neighbour.run_expect([0], f"ip route add 198.51.100.0/24 via {fleet.lab.machine(node).address}")
     try:
-        assert neighbour.run("ping -q -c 1 -W 1 198.51.100.2").rc == 1
-        host.run_expect([0], "nft flush ruleset")
-        assert neighbour.run("ping -q -c 1 -W 1 198.51.100.2").rc == 0
+        with stranger.alone(node):
+            assert neighbour.run("ping -q -c 1 -W 1 198.51.100.2").rc == 1
+            host.run_expect([0], "nft flush ruleset")
+            assert neighbour.run("ping -q -c 1 -W 1 198.51.100.2").rc == 0
     finally:
         neighbour.run_expect([0], "ip route delete 198.51.100.0/24")
         host.run_expect([0], "sysctl -q net.ipv4.ip_forward=0; ip link delete audit0; kill $(cat /run/audit-net.pid)")
@@ -273,5 +274,5 @@ def test_log_trail(fleet: TestFleet, stranger: auditor.Stranger) -> None:
         trail = fleet.host(node).run_expect([0], "journalctl --boot=-1 --output=cat").stdout
         assert f"Accepted publickey for deploy from {stranger.address} " in trail
         assert "COMMAND=/usr/bin/true audit-trail" in trail
-        with stranger.listener(node):
+        with stranger.alone(node), stranger.listener(node):
             assert stranger.reached(NEIGHBOUR, node) == []

@@ -8,6 +8,8 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from lab import firewall
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -222,6 +224,17 @@ class Stranger:
             yield
         finally:
             host.run_expect([0], f"systemctl stop audit-listener; rm {_OUTPUT}")
+
+    @contextmanager
+    def alone(self, node: str) -> Iterator[None]:
+        """Take the cloud's firewall away, so that the host has only its own."""
+        machine = self._fleet.lab.machine(node)
+        rules = firewall.load(machine._rules)
+        machine.filter(None)
+        try:
+            yield
+        finally:
+            machine.filter(rules)
 
     def reached(self, source: str, node: str) -> list[str]:
         """Return the ways by which one node reaches the listener of another."""
