@@ -158,6 +158,5 @@ class LabStack:
         engine = self.engine
         return {
             **engine.environment(),
-            "PULUMI_OPTION_CONFIG_FILE": str(engine.config),
             "OPENCLAW_TAILSCALE": shlex.join(self.tailnet.command),
         }

@@ -40,7 +40,6 @@ class Fleet:
         self.stack.configure({**_NODES, "fleet:sshKeys": [_KEY], "tailnet:archive": _ARCHIVE})
         self.settings = {
             **self.stack.engine.environment(),
-            "PULUMI_OPTION_CONFIG_FILE": str(self.stack.engine.config),
             "XDG_STATE_HOME": str(folder / "state"),
             "ANSIBLE_HOME": str(folder / "ansible"),
         }
