@@ -23,12 +23,7 @@ if TYPE_CHECKING:
     Listing = set[str]
 
 # Those that inventory/group_vars declares agents for, as (name, image, group).
-_NODES = (
-    ("broker-1", "debian-12", "brokers"),
-    ("agents-1", "debian-12", "runners"),
-    ("agents-2", "debian-13", "runners"),
-)
-_GROUPS = {name: group for name, _, group in _NODES}
+_GROUPS = {name: group for name, _, group in NODES}
 _AGENTS = yaml.safe_load((PROJECT / "inventory/group_vars/all.yml").read_text())["agents"]
 _ADMIN = {"base_admin_users": [{"name": "alice"}]}
 # On one node the agents' homes go too.
@@ -62,7 +57,7 @@ def story() -> Iterator[Story]:
     fleet = TestFleet("fresh-hosts")
     fleet.lab.run("down")
     way_in = json.loads(fleet.lab.run("tailnet", timeout=900))
-    fleet.lab.run("create", *(":".join(node) for node in _NODES), timeout=900)
+    fleet.lab.run("create", *(":".join(node) for node in NODES), timeout=900)
     _on_each(fleet, dict.fromkeys(_GROUPS, _trust(way_in)))
     (fleet.lab.lab.folder / _TAILNET).write_text(yaml.safe_dump(_inventory(way_in)))
     fresh = _listings(fleet)
