@@ -1,0 +1,46 @@
+"""docs/first-fleet.md says what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from typer.main import get_command
+
+from fleet import cli
+from infra import config
+from tests.support.infra import NODES, values
+
+ROOT = Path(config.__file__).parent.parent
+TEXT = (ROOT / "docs/first-fleet.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_its_commands_of_ours_exist() -> None:
+    commands = getattr(get_command(cli.app), "commands")  # noqa: B009  of a group, which typer does not type
+    said = set(re.findall(r"^fleet ([a-z]+)", "\n".join(blocks("bash")), re.MULTILINE)) | set(
+        re.findall(r"`fleet ([a-z]+)`", TEXT)
+    )
+    assert said == {"up", "status", "task", "shell", "destroy"}
+    assert said <= set(commands)
+    assert all((ROOT / name).exists() for name in re.findall(r"ansible-playbook (\S+\.yml)", TEXT))
+
+
+def test_its_configuration_is_accepted() -> None:
+    merged: dict[str, Any] = {}
+    for block in blocks("yaml"):
+        found = yaml.safe_load(block.replace("AAAA…", "A" * 68))
+        merged |= found if "agents-1" not in found else {"fleet:nodes": NODES | found}
+    assert {"fleet:nodes", "fleet:sshKeys", "fleet:rescueCidr", "tailnet:domain"} <= set(merged)
+    config.read(values(**{key.replace(":", "__"): value for key, value in merged.items()}), {})
+
+
+def test_its_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
+    assert links
+    assert all((ROOT / "docs" / link).exists() for link in links)
