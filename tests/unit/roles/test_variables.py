@@ -85,3 +85,9 @@ def test_secrets_are_marked(role: str) -> None:
     secret = {name for name in defaults(role) if name.endswith(("_token", "_password", "_key"))}
 
     assert secret == {name for name, spec in specs(role).items() if spec.get("no_log")}
+
+
+def test_the_lab_rehearses_the_version_of_tailscale_that_the_role_installs() -> None:
+    pinned = re.findall(r"(?m)^\s*tailscale\.com v(\S+)", (PROJECT / "lab/tools/tailscale/go.mod").read_text())
+
+    assert pinned == [defaults("tailscale")["tailscale_version"]]

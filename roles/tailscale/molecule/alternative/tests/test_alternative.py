@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import testinfra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,26 +13,11 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://all"]
-INVENTORY = Path(os.environ["LAB_INVENTORY"])
-WAY_IN: dict[str, Any] = json.loads((INVENTORY.parent / "tailnet.json").read_text())
-OTHER = {"bookworm": "trixie", "trixie": "bookworm"}
 
 
 @pytest.fixture
-def name(host: Host) -> str:
-    return f"node-{host.backend.get_hostname()}.{WAY_IN['domain']}"
-
-
-@pytest.fixture
-def root(host: Host) -> Iterator[Host]:
-    with host.sudo():
-        yield host
-
-
-@pytest.fixture
-def neighbour(host: Host) -> Host:
-    other = OTHER[host.backend.get_hostname()]
-    return testinfra.get_host(f"ansible://{other}", ansible_inventory=str(INVENTORY))
+def name(host: Host, way_in: dict[str, Any]) -> str:
+    return f"node-{host.backend.get_hostname()}.{way_in['domain']}"
 
 
 @pytest.fixture
