@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     Listing = set[str]
 
-# Those that inventory/group_vars declares agents for, as (name, image, group).
 _GROUPS = {name: group for name, _, group in NODES}
 _AGENTS = yaml.safe_load((PROJECT / "inventory/group_vars/all.yml").read_text())["agents"]
 _ADMIN = {"base_admin_users": [{"name": "alice"}]}
