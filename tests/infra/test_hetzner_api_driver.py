@@ -81,7 +81,7 @@ class Stand:
         self._serving = threading.Thread(target=self._server.run)
         self._serving.start()
         url, headers = f"http://127.0.0.1:{port}/v1", {"Authorization": "Bearer t"}
-        self._client = httpx.Client(base_url=url, headers=headers, trust_env=False)
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
         while not self._server.started:
             assert self._serving.is_alive()
             time.sleep(0.01)
@@ -92,7 +92,7 @@ class Stand:
         return answer.json() if answer.content else None
 
     def settle(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.call("GET", "/actions?status=running")["actions"]:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -244,7 +244,7 @@ def test_a_crash_after_the_machines_part_has_it_done_again(stand: Stand) -> None
 
 
 def test_one_server_does_one_thing_at_a_time_and_several_do_many(stand: Stand) -> None:
-    both, alone = threading.Barrier(2, timeout=10), threading.Lock()
+    both, alone = threading.Barrier(2, timeout=60), threading.Lock()
 
     def together(what: str) -> None:
         if what == "create":

@@ -94,12 +94,12 @@ def test_a_server_whose_creation_failed_can_only_be_deleted(hetzner: Hetzner, cl
 
 def test_a_slow_action_makes_progress(hetzner: Hetzner, cloud: Any) -> None:
     server = create_server(cloud)
-    hetzner.fault(action="reboot_server", seconds=2)
+    hetzner.fault(action="reboot_server", seconds=3)
     action, began, seen = server.reboot(), time.monotonic(), []
     while (now := cloud.actions.get_by_id(action.id)).status == "running":
         seen.append(now.progress)
         time.sleep(0.05)
-    assert time.monotonic() - began >= 2
+    assert time.monotonic() - began >= 3
     assert seen == sorted(seen)
     assert len(set(seen)) >= 3
     assert (now.status, now.progress) == ("success", 100)

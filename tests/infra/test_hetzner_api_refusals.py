@@ -207,8 +207,8 @@ def test_a_server_is_protected_from_deletion_and_rebuilding_alike(cloud: Any) ->
 
 def test_a_server_or_volume_with_an_action_is_locked(hetzner: Hetzner, cloud: Any) -> None:
     server, volume = create_server(cloud), create_volume(cloud)
-    hetzner.fault(action="stop_server", seconds=2)
-    hetzner.fault(action="resize_volume", seconds=2)
+    hetzner.fault(action="stop_server", seconds=5)
+    hetzner.fault(action="resize_volume", seconds=5)
     waiting = [server.power_off(), volume.resize(20)]
     assert cloud.servers.get_by_id(server.id).locked
     for attempt in (server.power_on, server.delete, lambda: volume.attach(server), lambda: volume.resize(30)):
@@ -222,7 +222,7 @@ def test_a_server_or_volume_with_an_action_is_locked(hetzner: Hetzner, cloud: An
 
 def test_a_network_that_changes_is_locked(hetzner: Hetzner, cloud: Any) -> None:
     network = cloud.networks.create(unique(), "10.0.0.0/16")
-    hetzner.fault(action="add_subnet", seconds=1)
+    hetzner.fault(action="add_subnet", seconds=3)
     action = network.add_subnet(NetworkSubnet("10.0.1.0/24", "cloud", "eu-central"))
     assert refusal(lambda: network.add_subnet(NetworkSubnet("10.0.2.0/24", "cloud", "eu-central"))).code == "locked"
     action.wait_until_finished()

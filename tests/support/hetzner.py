@@ -65,7 +65,7 @@ class Hetzner:
 
     def client(self, *, retries: int = 0) -> Any:
         """Return the official client, which polls without delay and retries as often as told, at once."""
-        client = Client(self.token, self.endpoint, poll_interval=0.01, poll_max_retries=1000, timeout=10)
+        client = Client(self.token, self.endpoint, poll_interval=0.01, poll_max_retries=5000, timeout=60)
         # The client has no public way to say either.
         client._client._retry_max_retries = retries
         client._client._retry_interval_func = lambda retries: 0.01
@@ -74,7 +74,7 @@ class Hetzner:
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> httpx.Response:
         """Make a call without the official client; `path` begins with /v1 or /_lab."""
         options.setdefault("headers", {"Authorization": f"Bearer {self.token}"})
-        return httpx.request(method, self.root + path, json=body, timeout=10, trust_env=False, **options)
+        return httpx.request(method, self.root + path, json=body, timeout=60, trust_env=False, **options)
 
     def fault(self, **fault: Any) -> None:
         """Have a call or an action go wrong: see lab/hetzner_api/faults.py."""
