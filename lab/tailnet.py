@@ -101,13 +101,15 @@ class Tailnet:
         return None
 
     def headscale(self, *arguments: str) -> Any:
-        """Run a command of headscale's and return what it answered, from JSON; None where it says nothing.
+        """Run a command of headscale's and return what it answered, from JSON; None where it answers in words.
 
         Raises:
             CommandFailedError: it refused, or headscale is down.
         """
         said = run([str(tools.path("headscale")), "--config", str(self._config), "--output", "json", *arguments])
-        return json.loads(said) if said.strip() else None
+        with suppress(json.JSONDecodeError):
+            return json.loads(said)
+        return None
 
     def nodes(self) -> list[Node]:
         """Return all nodes by their ids, the controller among them."""

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab import image, tools
+from lab import tools
 from lab.errors import CommandFailedError
-from lab.machines import Machine, Spec
 from lab.process import run, wait_until
 from lab.tailnet import Node, Tailnet
 from tests.support.lab import TestLab
@@ -20,6 +19,8 @@ from tests.support.tailscale_api import Client, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lab.machines import Machine
 
 _HOSTS = {"one": "debian-12", "two": "debian-13"}
 _BROKER, _RUNNER, _ADMIN = "tag:broker", "tag:runner", "tag:admin"
@@ -48,10 +49,8 @@ def lab() -> Iterator[TestLab]:
     lab.run("down")
     tailnet = Tailnet(lab.lab)
     tailnet.start()
-    for number, (name, base) in enumerate(_HOSTS.items(), 11):
-        machine = Machine(lab.lab, Spec(name, base, "", number))
-        machine.create()
-        tailnet.prepare(image.ensure(base, builder=lab.name), lab.lab.folder / "hosts" / name / "upper")
+    for name, base in _HOSTS.items():
+        lab.lab.add(name, base, prepare=tailnet.prepare)
     lab.run("create", *(f"{name}:{base}" for name, base in _HOSTS.items()), timeout=900)
     for name in _HOSTS:
         _install(lab, name)
