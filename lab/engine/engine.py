@@ -27,6 +27,9 @@ class Engine:
     bin/         the language host, where pulumi is no official distribution with a host beside it
     passphrase   made once, 0600
 
+    With internet, the real plugins are had by `pulumi plugin install resource hcloud VERSION`, and the same for
+    tailscale, with the versions that `pip show pulumi-hcloud pulumi-tailscale` tells; the next command uses them.
+
     Args:
         folder: where all that is kept; made if it is not there.
         pulumi: the program.

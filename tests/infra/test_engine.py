@@ -8,7 +8,6 @@ import signal
 import stat
 import sys
 import textwrap
-import time
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +53,7 @@ def test_everything_is_kept_in_its_folder(tmp_path: Path) -> None:
         "PULUMI_BACKEND_URL",
         "PULUMI_CONFIG_PASSPHRASE_FILE",
         "PULUMI_HOME",
+        "PULUMI_OPTION_CONFIG_FILE",
     }
     assert environment["PULUMI_STACK"] == "lab"
 
@@ -144,7 +144,7 @@ def test_a_program_is_brought_up_and_down_and_its_hooks_are_called(make: Callabl
     hooked = stack.project / "infra/hooked"
     preview = stack.preview()
     assert preview.status == 0, preview.output
-    assert preview.operations["create"] == ["fleet-lab", "key"]
+    assert preview.operations["create"] == ["key"]
     assert not hooked.exists(), "a preview calls no hooks"
     up = stack.up()
     assert up.status == 0, up.output
@@ -213,8 +213,7 @@ def test_secrets_are_kept_out_of_state_and_arguments(make: Callable[..., Stack])
         pulumi.export("leaked", b"Fool" in said)
         pulumi.export("word", secret)
     """)
-    config = str(stack.engine.config)
-    assert stack.run("config", "set", "--secret", "fleet:word", "Foolproof", "--config-file", config).status == 0
+    assert stack.run("config", "set", "--secret", "fleet:word", "Foolproof").status == 0
     assert "Foolproof" not in stack.engine.config.read_text()
     up = stack.up()
     assert up.status == 0, up.output
@@ -234,8 +233,8 @@ SLOW = """
 def test_a_killed_up_leaves_a_lock_and_cancel_and_up_complete_it(make: Callable[..., Stack], apis: Apis) -> None:
     stack = make(SLOW)
     apis.fault(action="create_server", seconds=4)
-    process = stack.start("up", "--yes", "--skip-preview", "--config-file", str(stack.engine.config))
-    wait_for_server(apis, "slow")
+    process = stack.start("up", "--yes", "--skip-preview")
+    apis.await_server("slow")
     process.kill()
     process.communicate(timeout=20)
     locked = stack.up()
@@ -254,8 +253,8 @@ def test_a_killed_up_leaves_a_lock_and_cancel_and_up_complete_it(make: Callable[
 def test_an_interrupted_up_keeps_what_it_made(make: Callable[..., Stack], apis: Apis) -> None:
     stack = make(SLOW)
     apis.fault(action="create_server", seconds=4)
-    process = stack.start("up", "--yes", "--skip-preview", "--config-file", str(stack.engine.config))
-    wait_for_server(apis, "slow")
+    process = stack.start("up", "--yes", "--skip-preview")
+    apis.await_server("slow")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0, output
@@ -263,13 +262,6 @@ def test_an_interrupted_up_keeps_what_it_made(make: Callable[..., Stack], apis: 
     up = stack.up()
     assert up.status == 0, up.output
     assert stack.destroy().status == 0
-
-
-def wait_for_server(apis: Apis, name: str) -> None:
-    deadline = time.monotonic() + 60
-    while apis.cloud.servers.get_by_name(name) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_an_endpoint_that_is_not_this_machine_is_refused_before_anything_is_called(make: Callable[..., Stack]) -> None:

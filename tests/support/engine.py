@@ -158,6 +158,7 @@ class Stack:
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")},
             **self.engine.environment(),
+            "PULUMI_DEBUG_COMMANDS": "true",  # for --event-log
         }
         self.settings: dict[str, Any] = {}
         self.configure(apis.settings if apis else {})
