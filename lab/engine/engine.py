@@ -7,13 +7,11 @@ import os
 import secrets
 import shlex
 import sys
-from importlib import resources
 from pathlib import Path
 
 from lab import process
+from lab.engine import plugins as provider_plugins
 
-# The plugin's name, and the SDK that says which version of it is needed.
-_PLUGINS = {"hcloud": "pulumi_hcloud", "tailscale": "pulumi_tailscale"}
 _HOST = "pulumi-language-python"
 
 
@@ -86,7 +84,7 @@ class Engine:
 
     def real_plugins(self) -> set[str]:
         """Return the names of the plugins of which the real one is used."""
-        return {name for name in _PLUGINS if self._real(name).is_dir()}
+        return {name for name in provider_plugins.NAMES if self._real(name).is_dir()}
 
     def _prepare(self) -> None:
         for name in ("home/plugins", "state", "project", "bin"):
@@ -96,7 +94,7 @@ class Engine:
             _write(passphrase, secrets.token_urlsafe(32), mode=0o600)
         if self._needs_host():
             _write_command(self.folder / "bin" / _HOST, "lab.engine.host")
-        for name in _PLUGINS:
+        for name in provider_plugins.NAMES:
             self._install(name)
 
     def _needs_host(self) -> bool:
@@ -120,8 +118,7 @@ class Engine:
 
     @staticmethod
     def _folder(name: str) -> str:
-        described = json.loads(resources.files(_PLUGINS[name]).joinpath("pulumi-plugin.json").read_text())
-        return f"resource-{name}-v{described['version']}"
+        return f"resource-{name}-v{provider_plugins.version(name)}"
 
 
 def _write_command(path: Path, module: str, *arguments: str) -> None:

@@ -14,6 +14,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.rpc import status_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
+from lab.engine import plugins
 from lab.providers import decisions
 from lab.providers.decisions import Decision
 from lab.providers.kinds import Connected, Kind, Made, ProviderError
@@ -55,9 +56,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return Empty()
 
     def GetPluginInfo(self, request: Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:  # noqa: N802
-        """Return no version: the engine knows it by the folder's name."""
+        """Return the version that the SDK wants: the engine compares them."""
         del request, context
-        return plugin_pb2.PluginInfo()
+        return plugin_pb2.PluginInfo(version=plugins.version(self._name))
 
     def CheckConfig(  # noqa: N802
         self, request: provider_pb2.CheckRequest, context: grpc.ServicerContext

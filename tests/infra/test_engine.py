@@ -145,6 +145,7 @@ def test_a_program_is_brought_up_and_down_and_its_hooks_are_called(make: Callabl
     preview = stack.preview()
     assert preview.status == 0, preview.output
     assert preview.operations["create"] == ["key"]
+    assert "is expected to have version" not in preview.output
     assert not hooked.exists(), "a preview calls no hooks"
     up = stack.up()
     assert up.status == 0, up.output

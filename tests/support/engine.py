@@ -65,7 +65,7 @@ class Apis:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        cloud, tailnet = free_ports(2)
+        cloud, tailnet = self._ports()
         self._cloud_url, self._tailnet_url = f"http://127.0.0.1:{cloud}", f"http://127.0.0.1:{tailnet}"
         kept = self._folder / "tailnet.json"
         self._credentials = credentials(kept)
@@ -83,6 +83,14 @@ class Apis:
             "tailscale:baseUrl": self._tailnet_url,
         }
         return self
+
+    def _ports(self) -> list[int]:
+        """Return the same ports each time: a refresh asks where the state says."""
+        noted = self._folder / "ports.json"
+        if not noted.exists():
+            noted.write_text(json.dumps(free_ports(2)))
+        ports: list[int] = json.loads(noted.read_text())
+        return ports
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
