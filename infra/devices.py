@@ -113,7 +113,7 @@ def key_hooks(tailscale: Tailscale) -> ResourceHookBinding:
         if absent := policy.unowned(current.get("tagOwners") or {}):
             raise InfraError(
                 f"the tailnet's policy has no tagOwners for {', '.join(absent)}, so that no node can join; "
-                "merge what the stack's output tailnet_policy shows, and run `pulumi up` again"
+                "merge what `pulumi preview` shows as tailnet_policy, and run `pulumi up` again"
             )
 
     return ResourceHookBinding(before_create=[ResourceHook("key-before-create", before_create)])

@@ -91,7 +91,7 @@ class Node(ComponentResource):
                 parent=self,
                 depends_on=[around.perimeter.subnet],
                 # What only matters at the first start: no later edit of it may replace a server.
-                ignore_changes=["userData", "image", "sshKeys", "networks"],
+                ignore_changes=["userData", "image", "sshKeys", "networks", "publicNets"],
                 replace_with=[self._key],
                 delete_before_replace=True,
                 protect=node.protect,

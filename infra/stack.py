@@ -100,7 +100,7 @@ def _settings() -> Settings:
     try:
         return config.read({**get_config_env(), **CONFIG.get()}, os.environ)
     except ConfigurationError as error:
-        heading = f"the configuration of stack {pulumi.get_stack()} has {len(error.problems)} mistakes:"
+        heading = f"the configuration of stack {pulumi.get_stack()} cannot be used:"
         raise pulumi.RunError("\n  ".join([heading, *error.problems])) from None
 
 

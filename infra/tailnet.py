@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # From the key's making to the server's first start.
 KEY_SECONDS = 3600
+_SHOWN_EXCESS = 5
+_IN_FORCE = "In force: the tailnet's own policy does what this one says."
+_NOT_IN_FORCE = "Not in force: merge the policy below into the tailnet's own."
 
 
 def write_rules(tailnet: Tailnet, api: Tailscale) -> list[Resource]:
@@ -85,15 +88,19 @@ def report(tailnet: Tailnet, api: Tailscale) -> str:
         current, magic_dns = api.policy(), api.magic_dns()
     except ServiceError as error:
         return _warned(f"Could not be compared with the tailnet's policy. {error}")
-    said = [f"  {line}" for line in policy.missing(current, tailnet)]
+    lacking = [f"  {line}" for line in policy.missing(current, tailnet)]
     if not magic_dns:
-        said.append("  MagicDNS is off: turn it on among the tailnet's DNS settings")
-    extra = [f"  {line}" for line in policy.excess(current, tailnet)]
-    if said:
-        said = ["Not in force: merge the policy below into the tailnet's own.", *said]
+        lacking.append("  MagicDNS is off: turn it on among the tailnet's DNS settings")
+    extra = [f"  {line}" for line in _shortened(policy.excess(current, tailnet))]
+    said = [_NOT_IN_FORCE, *lacking] if lacking else [_IN_FORCE]
     if extra:
-        said += ["The tailnet's policy lets through more than the policy below:", *extra]
-    return _warned("\n".join(said)) if said else "In force: the tailnet's own policy does what this one says."
+        said += ["It lets through more than the policy below:", *extra]
+    return _warned("\n".join(said)) if lacking or extra else _IN_FORCE
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    rest = len(lines) - _SHOWN_EXCESS
+    return [*lines[:_SHOWN_EXCESS], f"and {rest} more"] if rest > 1 else lines
 
 
 def _warned(message: str) -> str:

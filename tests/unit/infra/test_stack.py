@@ -148,7 +148,7 @@ def test_user_data_is_a_secret(declare: Any) -> None:
 def test_no_later_edit_replaces_a_server_but_a_generation_does(declare: Any) -> None:
     first, second = declare(), declare({**NODES, "agents-1": {"role": "runner", "generation": 2}})
     options = first.options["agents-1-server"]
-    assert set(options.ignoreChanges) == {"userData", "image", "sshKeys", "networks"}
+    assert set(options.ignoreChanges) == {"userData", "image", "sshKeys", "networks", "publicNets"}
     assert options.deleteBeforeReplace
     assert [urn.rpartition("::")[2] for urn in options.replace_with] == ["agents-1-key"]
 
@@ -242,6 +242,17 @@ def test_print_says_when_the_policy_is_in_force(declare: Any, apis: Server) -> N
     assert declare().outputs["tailnet_policy"].startswith("In force: ")
 
 
+def test_print_names_what_the_tailnet_lets_through_besides_and_does_not_go_on_for_ever(
+    declare: Any, apis: Server
+) -> None:
+    apis.policy["acls"] = [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]  # type: ignore[attr-defined]
+    said = declare().outputs["tailnet_policy"].partition("{")[0].splitlines()
+    assert said[0] == "In force: the tailnet's own policy does what this one says."
+    assert said[1] == "It lets through more than the policy below:"
+    assert len(said) == 8
+    assert said[-1].strip().startswith("and ")
+
+
 def test_manage_writes_the_policy_before_any_key(declare: Any) -> None:
     declared = declare(tailnet__policy="manage")
     assert json.loads(declared.inputs["policy"]["acl"]) == json.loads(declared.outputs["tailnet_policy"])
@@ -268,6 +279,6 @@ def test_mistakes_end_the_program_without_a_trace(declare: Any) -> None:
     with pytest.raises(pulumi.RunError) as raised:
         declare(tailnet__domain=None, fleet__rescueCidr="0.0.0.0/0")
     heading, *told = str(raised.value).splitlines()
-    assert heading == "the configuration of stack dev has 2 mistakes:"
+    assert heading == "the configuration of stack dev cannot be used:"
     assert [line.strip().partition(": ")[0] for line in told] == ["fleet:rescueCidr", "tailnet:domain"]
     assert raised.value.__suppress_context__
