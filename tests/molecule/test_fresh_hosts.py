@@ -35,6 +35,11 @@ _TAILNET = "tailnet.yml"
 _LISTING = (PROJECT / "tests/support/listing.py").read_text()
 # Ansible's own, for whatever it copies; what it puts there it must take away.
 _CONNECTION = {"file /home/deploy/.ansible", "file /home/deploy/.ansible/tmp"}
+# What the role tailscale says it leaves until the next boot: tables without a rule.
+_EMPTY_TABLE = re.compile(
+    r"nft (table ip6? (filter|nat|mangle) \{|chain (INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) \{"
+    r"|type .* policy accept;)"
+)
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,9 @@ def _stated(host: str, flag: str) -> set[str]:
 
 
 def _is_kept(line: str, kept: AbstractSet[str]) -> bool:
-    """Say whether a line is of an account that is kept, or of a path that is, is in it or leads to it."""
+    """Say whether a line is of an account that is kept, of a path that is, is in it or leads to it, or of no rule."""
+    if _EMPTY_TABLE.fullmatch(line):
+        return True
     kind, name = re.split(r"[ :]", line)[:2]
     if kind == "file":
         return any(f"{name}/".startswith(f"{path}/") or path.startswith(f"{name}/") for path in kept)
