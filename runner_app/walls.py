@@ -19,7 +19,12 @@ from runner_app.settings import Settings
 
 _PROGRAM = "/usr/bin/bwrap"
 _HEEDING = ("/usr/bin/env", "--default-signal=TERM")
-_SHOWN = ("/usr", "/etc", "/opt", "/srv", "/sys", "/var/lib", "/var/cache")
+# What Debian's programs, and not services, have in /var/lib.
+_TOOLS = (
+    *("apt", "aspell", "dictionaries-common", "dpkg", "emacsen-common", "gems", "ghc", "ispell", "mecab", "sgml-base"),
+    *("texmf", "xml-core"),
+)
+_SHOWN = ("/usr", "/etc", "/opt", "/sys", *(f"/var/lib/{tool}" for tool in _TOOLS), "/var/cache")
 _RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf")  # where /etc/resolv.conf may lead
 _MASKED = ("/etc/openclaw",)
 _TMP = ("/tmp", "--symlink", "../tmp", "/var/tmp")  # noqa: S108 - the job's own, on the workspace's disk

@@ -209,11 +209,14 @@ def test_net_metadata(fleet: TestFleet, node: str) -> None:
         ask = f"setpriv --reuid={user} --clear-groups {auditor.python(auditor.ASK_PROVIDER)}"
         return str(host.run_expect([0], ask).stdout).splitlines()
 
+    def everywhere(*ports: str) -> list[str]:
+        return [f"{address} {port}" for address in auditor.METADATA for port in ports]
+
     with auditor.provider(host):
-        assert seen_by("root") == ["53 open", "80 open"]
-        assert seen_by(AGENTS[node]) == ["53 open", "80 Connection refused"]
+        assert seen_by("root") == everywhere("53 open", "80 open")
+        assert seen_by(AGENTS[node]) == everywhere("53 open", "80 Connection refused")
         host.run_expect([0], "nft flush ruleset")
-        assert seen_by(AGENTS[node]) == ["53 open", "80 open"]
+        assert seen_by(AGENTS[node]) == everywhere("53 open", "80 open")
         host.run_expect([0], "systemctl restart openclaw-firewall")
 
 

@@ -30,6 +30,8 @@ PLACES = {"agent1": ("agents-1", "agent2"), "agent3": ("agents-2", "deploy")}
 EVERYWHERE = pytest.mark.parametrize("place", PLACES, indirect=True)
 _MARK = "written-by-a-job"
 _OTHER_SLEEP = "60.125"
+# Open to everybody on the host, and no business of a job.
+_OPEN = {"served": "/srv/served/index.html", "kept": "/var/lib/a-service/state"}
 _CONNECT = "python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect('{}')\""
 # PTRACE_ATTACH
 _TRACE = 'python3 -c "import ctypes; exit(ctypes.CDLL(None).ptrace(16, {}, 0, 0))"'
@@ -61,6 +63,9 @@ _ATTEMPTS = {
     "see another user's home": Attempt("ls {target}", "/home/{neighbour}/.bashrc"),
     "see another's workspace": Attempt("ls {target}", "{neighbours_workspace}"),
     "read the disk's own file": Attempt("head -c1 {target}", "/var/lib/openclaw/volumes/{agent}.ext4"),
+    "read what the host serves": Attempt("cat {target}", "{served}"),
+    "read a service's state": Attempt("cat {target}", "{kept}"),
+    "see who lingers": Attempt("ls {target}", "/var/lib/systemd/linger/{agent}"),
     "read the user's journal": Attempt("journalctl -n1 | grep .; ls {target}", "/var/log/journal"),
     # Ways to somebody who would act for it.
     "reach the user bus": Attempt(_CONNECT.format("{target}"), "/run/user/{uid}/bus"),
@@ -178,10 +183,13 @@ def place(fleet: TestFleet, bot: Submitter, request: pytest.FixtureRequest) -> P
 def outcome(place: Place) -> dict[str, set[str]]:
     """Have one job try everything; return what it got, and what has gone that should have been left alone."""
     before = place.identities()
+    for file in _OPEN.values():
+        place.root(f"install -D -m 0644 /etc/hostname {file}")
     with place.other_job() as other:
         words = {
             **before,
             **other,
+            **_OPEN,
             "agent": place.agent,
             "uid": str(place.uid),
             "home": place.home,
@@ -206,6 +214,7 @@ def outcome(place: Place) -> dict[str, set[str]]:
         place.run("kill -KILL -1")
         after = {**place.identities(), "another job": place.pid(f"{other['other_job']}.service")}
         hurt |= {who for who, pid in alive.items() if after[who] != pid}
+    place.root("rm -r " + " ".join(file.rpartition("/")[0] for file in _OPEN.values()))
     return {"got": set(got.splitlines()), "missing": set(missing.splitlines()), "hurt": hurt}
 
 
@@ -239,9 +248,10 @@ def test_a_job_can_work(place: Place) -> None:
         f'python3 -c "{python}"; B={address} python3 -c "{broker}"; '
         "getent ahostsv4 $(hostname) > /dev/null && echo named; "
         "printf '#!/bin/sh\necho run' > tool && chmod +x tool && ./tool; "
-        "mkdir -p a/b && mv note a/b/note && cat a/b/note; head -c 9 /dev/urandom | wc -c"
+        "mkdir -p a/b && mv note a/b/note && cat a/b/note; head -c 9 /dev/urandom | wc -c; "
+        "dpkg-query --show --showformat '${Package}\\n' dpkg"
     )
-    assert kept.split() == ["x", "y", place.agent, "1", "out", "named", "run", "kept", "9"]
+    assert kept.split() == ["x", "y", place.agent, "1", "out", "named", "run", "kept", "9", "dpkg"]
     assert place.output("cat a/b/note; ls /tmp; rm -r a tool") == "kept\n"
     assert place.run("exit 7")["error"] == "exit code 7"
     assert place.run("kill -SEGV $$")["error"] == "exit code 139 (SIGSEGV)"

@@ -116,22 +116,27 @@ $into address add 198.51.100.2/24 dev eth0; $into link set eth0 up; $into route 
 sysctl --quiet net.ipv4.ip_forward=1
 """
 
-_METADATA = "169.254.169.254"
+# Where providers have their metadata; the last one is on a link, here the host's loopback.
+METADATA = ("169.254.169.254", "fd00:ec2::254", "fd00:c1::a9fe:a9fe", "fd20:ce::254", "fe80::a9fe:a9fe%lo")
 _PROVIDER = f"""
 import signal, socket
-listeners = [socket.create_server(("{_METADATA}", port)) for port in (53, 80)]
+family = lambda address: socket.AF_INET6 if ":" in address else socket.AF_INET
+ports = [(address, port) for address in {METADATA} for port in (53, 80)]
+listeners = [socket.create_server((address, port), family=family(address)) for address, port in ports]
+print("listening", flush=True)
 signal.pause()
 """
 
 # Prints for each port of the provider's metadata whether it is open, or how the attempt failed.
 ASK_PROVIDER = f"""
 import socket
-for port in (53, 80):
-    try:
-        socket.create_connection(("{_METADATA}", port), 2).close()
-        print(port, "open")
-    except OSError as error:
-        print(port, error.strerror or error)
+for address in {METADATA}:
+    for port in (53, 80):
+        try:
+            socket.create_connection((address, port), 2).close()
+            print(address, port, "open")
+        except OSError as error:
+            print(address, port, error.strerror or error)
 """
 
 # How to log in, and what must be said to it.
@@ -172,13 +177,16 @@ def sysctls(*prefixes: str) -> str:
 @contextmanager
 def provider(host: Host) -> Iterator[None]:
     """Have a program answer on the host where a provider's metadata and name server would."""
-    host.run_expect([0], f"ip address add {_METADATA}/32 dev lo")
-    host.run_expect([0], f"systemd-run --quiet --collect --unit=audit-provider {python(_PROVIDER)}")
+    addresses = [address.removesuffix("%lo") for address in METADATA]
+    host.run_expect([0], "; ".join(f"ip address add {address} dev lo" for address in addresses))
+    unit = f"systemd-run --quiet --collect --unit=audit-provider --property=StandardOutput=truncate:{_OUTPUT}"
+    host.run_expect([0], f"{unit} {python(_PROVIDER)}")
     try:
-        host.run_expect([0], "timeout 20 sh -c 'until ss -Hltn sport = :80 | grep -q .; do sleep 0.05; done'")
+        host.run_expect([0], f"timeout 20 sh -c 'until grep -q listening {_OUTPUT}; do sleep 0.05; done'")
         yield
     finally:
-        host.run_expect([0], f"systemctl stop audit-provider; ip address delete {_METADATA}/32 dev lo")
+        taken = "; ".join(f"ip address delete {address} dev lo" for address in addresses)
+        host.run_expect([0], f"systemctl stop audit-provider; rm {_OUTPUT}; {taken}")
 
 
 class Stranger:
