@@ -371,6 +371,40 @@ def test_a_job_cannot_use_more_than_its_agent_has(place: Place, fleet: TestFleet
     assert place.identities() == before
 
 
+_LARGE = "b = b'x' * ({} << 20); open('large', 'w').write('x'); import time; time.sleep(120)"
+# Fills the memory with processes that are each small, until one of them is killed.
+_SMALL_ONES = r"""
+import os, sys, time
+children = []
+while len(children) < int(sys.argv[1]):
+    if not (pid := os.fork()):
+        block = b"x" * (32 << 20); time.sleep(60); os._exit(0)
+    children.append(pid)
+    time.sleep(0.05)
+    if os.waitpid(-1, os.WNOHANG)[0]:
+        break
+print("killed" if len(children) < int(sys.argv[1]) else "nobody was killed")
+"""
+
+
+@EVERYWHERE
+def test_a_job_is_killed_for_want_of_memory_before_what_is_larger(place: Place) -> None:
+    """The kernel takes the largest of those with the same rank; outside of jobs, an agent has its runner."""
+    megabytes = {"agent1": 1024, "agent3": 2048}[place.agent]
+    large = f"{shlex.quote(_LARGE.format(megabytes // 2))}"
+    run = f"systemd-run --user -M {place.agent}@ --quiet --collect --unit=large --working-directory={place.workspace}"
+    place.root(f"{run} python3 -c {large}")
+    try:
+        place.root(f"for i in $(seq 100); do test -s {place.workspace}/large && exit; sleep 0.1; done; exit 1")
+        before = place.pid("large")
+        ended = place.run(f"python3 -c {shlex.quote(_SMALL_ONES)} {megabytes // 64 + 8}")
+        said = json.loads(ended["result"])["stdout"] if ended["result"] else ended["error"]
+        assert said in {"killed\n", "killed: out of memory"}
+        assert place.pid("large") == before
+    finally:
+        place.root(f"systemctl --user -M {place.agent}@ stop large; rm -f {place.workspace}/large")
+
+
 @EVERYWHERE
 def test_an_agent_outside_of_a_job_has_its_number_of_processes(place: Place) -> None:
     """A job's own bound is its rlimit; this one holds what came out of a job, too."""

@@ -120,9 +120,8 @@ sysctl --quiet net.ipv4.ip_forward=1
 METADATA = ("169.254.169.254", "fd00:ec2::254", "fd00:c1::a9fe:a9fe", "fd20:ce::254", "fe80::a9fe:a9fe%lo")
 _PROVIDER = f"""
 import signal, socket
-family = lambda address: socket.AF_INET6 if ":" in address else socket.AF_INET
-ports = [(address, port) for address in {METADATA} for port in (53, 80)]
-listeners = [socket.create_server((address, port), family=family(address)) for address, port in ports]
+found = [socket.getaddrinfo(address, port)[0] for address in {METADATA} for port in (53, 80)]
+listeners = [socket.create_server(address, family=family) for family, _, _, _, address in found]
 print("listening", flush=True)
 signal.pause()
 """
@@ -177,7 +176,8 @@ def sysctls(*prefixes: str) -> str:
 @contextmanager
 def provider(host: Host) -> Iterator[None]:
     """Have a program answer on the host where a provider's metadata and name server would."""
-    addresses = [address.removesuffix("%lo") for address in METADATA]
+    bits = {address.removesuffix("%lo"): 128 if ":" in address else 32 for address in METADATA}
+    addresses = [f"{address}/{length}" for address, length in bits.items()]
     host.run_expect([0], "; ".join(f"ip address add {address} dev lo" for address in addresses))
     unit = f"systemd-run --quiet --collect --unit=audit-provider --property=StandardOutput=truncate:{_OUTPUT}"
     host.run_expect([0], f"{unit} {python(_PROVIDER)}")
