@@ -93,7 +93,9 @@ class Volumes:
             self.detach(number)
 
     def _links(self, number: int) -> list[Path]:
-        return list((self._lab.folder / "hosts").glob(f"*/by-id/{_PREFIX}{number}"))
+        # Not looked for by a pattern of its whole name, which would leave out links that lead nowhere on the machine.
+        names = [folder / f"{_PREFIX}{number}" for folder in (self._lab.folder / "hosts").glob("*/by-id")]
+        return [link for link in names if link.is_symlink()]
 
     def _file(self, number: int) -> Path:
         return self.folder / str(number)
