@@ -13,8 +13,9 @@ from lab import cgroups, mounts
 from lab.errors import CommandFailedError, LabError
 from lab.hetzner_api.driver import ServerSpec
 from lab.layer import Seed
+from lab.process import wait_until
 from tests.support import traces
-from tests.support.cloud import TestCloud
+from tests.support.cloud import BOOT_SECONDS, TestCloud
 from tests.support.lab import PROJECT
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def cloud() -> Iterator[TestCloud]:
 @BOTH
 def test_user_data_makes_the_server(cloud: TestCloud, host: str) -> None:
     machine = cloud.machine(host)
-    assert "status: done" in machine.ssh("cloud-init status --wait")
+    assert "status: done" in machine.ssh("cloud-init status --wait", timeout=BOOT_SECONDS)
     assert machine.ssh("systemctl is-system-running; hostname").split() == ["running", host]
     assert machine.ssh("stat -c '%a %U' /etc/told; sudo cat /etc/told /etc/ran") == "640 root\nby the cloud\nroot\n"
     assert set(machine.ssh("id -Gn").split()) == {"deploy", "sudo", "video"}
@@ -49,7 +50,7 @@ def test_user_data_makes_the_server(cloud: TestCloud, host: str) -> None:
 @BOTH
 def test_a_server_can_install_packages(cloud: TestCloud, host: str) -> None:
     """Cloud-init would write a mirror of its own choice into apt's sources, which the lab does not let through."""
-    cloud.machine(host).ssh("sudo apt-get update -qq --error-on=any")
+    cloud.machine(host).ssh("sudo apt-get update -qq --error-on=any", timeout=BOOT_SECONDS)
 
 
 @BOTH
@@ -80,17 +81,20 @@ def test_without_user_data_only_root_has_a_way_in(cloud: TestCloud) -> None:
     machine = cloud.machine("bare")
     as_root = ["ssh", "-F", str(cloud.lab.ssh_config), "-l", "root", "bare"]
 
-    def ask(command: str) -> subprocess.CompletedProcess[str]:
+    def ask(command: str) -> str:
         return subprocess.run(
             [*as_root, command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-        )
+        ).stdout
 
     try:
-        for _ in range(40):
-            if "status: done" in ask("cloud-init status --wait").stdout:
-                break
-        assert ask("systemctl is-system-running --wait").stdout.strip() == "running"
-        assert ask("getent passwd deploy || grep -r deploy /etc/sudoers.d").stdout == ""
+        wait_until(
+            lambda: True if "status: done" in ask("cloud-init status --wait") else None,
+            what="root's way in",
+            timeout=BOOT_SECONDS,
+            pause=1,
+        )
+        assert ask("systemctl is-system-running --wait").strip() == "running"
+        assert ask("getent passwd deploy || grep -r deploy /etc/sudoers.d") == ""
         with pytest.raises(CommandFailedError, match="Permission denied"):
             machine.ssh("true")
     finally:
@@ -111,7 +115,7 @@ def test_power(cloud: TestCloud, host: str, operations: tuple[Operation, ...], f
     for operation in operations:
         cloud.driver.power(host, operation)
         assert machine.is_running is (operation not in {"shutdown", "off"})
-    machine.wait()
+    machine.wait(BOOT_SECONDS)
     assert machine.ssh(boot) != before
     assert ("farewell" in machine.ssh("sudo ls /root")) is farewell
     # A later boot is not a first one.
@@ -123,7 +127,7 @@ def test_a_reboot_that_is_asked_for_at_once_is_not_lost(cloud: TestCloud) -> Non
     for _ in range(3):
         cloud.driver.power("debian12", "reset")
         cloud.driver.power("debian12", "reboot")
-    cloud.machine("debian12").wait()
+    cloud.machine("debian12").wait(BOOT_SECONDS)
 
 
 def test_work_that_is_done_is_done(cloud: TestCloud) -> None:
@@ -182,7 +186,7 @@ def test_prepare_adds_to_the_layer_before_the_first_boot(cloud: TestCloud) -> No
     seed = Seed(107, cloud.user_data())
     machine = cloud.lab.add("prepared", "debian-12", seed=seed, prepare=prepare)
     machine.start()
-    machine.wait()
+    machine.wait(BOOT_SECONDS)
     assert machine.ssh("cat /etc/prepared") == "before the boot\n"
     cloud.driver.delete("prepared")
 

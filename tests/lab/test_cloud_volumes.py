@@ -8,7 +8,7 @@ import pytest
 
 from lab import cgroups, loops, mounts
 from lab.errors import CommandFailedError, LabError
-from tests.support.cloud import TestCloud
+from tests.support.cloud import BOOT_SECONDS, TestCloud
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_a_boot_finds_and_mounts_it(cloud: TestCloud, name: str) -> None:
     for operation in ("reboot", "reset"):
         machine.ssh(f"echo {operation} | sudo tee -a /mnt/kept; sync")
         cloud.driver.power(name, operation)
-        machine.wait()
+        machine.wait(BOOT_SECONDS)
         assert operation in machine.ssh("findmnt /mnt > /dev/null && cat /mnt/kept")
         assert machine.ssh("systemctl is-system-running").strip() == "running"
 

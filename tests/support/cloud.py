@@ -12,13 +12,18 @@ from lab import network
 from lab.cloud import MachineDriver
 from lab.errors import CommandFailedError
 from lab.hetzner_api.driver import Rule, ServerSpec
-from lab.process import run
 from tests.support.lab import TestLab
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.machines import Machine
+
+
+# Cloud-init takes seconds of processor time, which several hosts at once, and other work, share.
+BOOT_SECONDS = 240.0
+# What did not come by then is lost.
+_PATIENCE = 1.5
 
 
 class TestCloud:
@@ -41,7 +46,7 @@ class TestCloud:
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.driver.create, servers))
         for server in servers:
-            self.machine(server.name).wait()
+            self.machine(server.name).wait(BOOT_SECONDS)
 
     def machine(self, name: str) -> Machine:
         return self.lab.machine(name)
@@ -68,7 +73,7 @@ class TestCloud:
 def answers(namespace: Path, address: str, port: int) -> bool:
     """Say whether a TCP connection from a namespace is taken or refused, and not lost."""
     with network.tcp_socket(namespace) as probe:
-        probe.settimeout(0.6)
+        probe.settimeout(_PATIENCE)
         try:
             probe.connect((address, port))
         except ConnectionRefusedError:
@@ -78,9 +83,10 @@ def answers(namespace: Path, address: str, port: int) -> bool:
         return True
 
 
-def pings(namespace: Path, address: str) -> bool:
+def pings(sender: Machine, address: str) -> bool:
+    """Say whether a server's ping is answered; the machine itself may have no such program."""
     try:
-        run(["nsenter", f"--net={namespace}", "ping", "-n", "-c", "1", "-W", "1", address])
+        sender.ssh(f"ping -n -c 1 -W 2 {address}")
     except CommandFailedError:
         return False
     return True
@@ -90,7 +96,7 @@ def udp_socket(namespace: Path, port: int = 0) -> socket.socket:
     """Return a UDP socket of a namespace that waits for a packet for a moment only."""
     with network.inside(namespace):
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    opened.settimeout(0.6)
+    opened.settimeout(_PATIENCE)
     opened.bind(("", port))
     return opened
 
