@@ -39,8 +39,9 @@ def module(name: str, *options: str, **arguments: Any) -> dict[str, Any]:
     """Run the role's module on a host by itself, and return what it says."""
     argv = [str(Path(sys.executable).with_name("ansible")), "-i", str(INVENTORY), name, "--become", *options]
     values = json.dumps({"hostname": name, "login_server": SERVER, **arguments})
-    done = programs.run([*argv, "-m", "tailnet", "-a", values], environment=os.environ)
-    loaded: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{") :])[0]
+    settings = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    done = programs.run([*argv, "-m", "tailnet", "-a", values], environment=settings)
+    loaded: dict[str, Any] = json.loads("{" + done.stdout.partition("=> {")[2])
     return loaded
 
 
@@ -137,7 +138,7 @@ def test_what_somebody_serves_is_taken_away(root: Host, name: str) -> None:
     root.check_output("tailscale serve --bg --yes --set-path=/x --http=81 http://127.0.0.1:9002")
     root.check_output("tailscale serve --bg --yes --tls-terminated-tcp=8444 tcp://127.0.0.1:9001")
 
-    assert module(name, "--check", "--diff")["changed"]
+    assert module(name, "--check")["changed"]
     assert json.loads(root.check_output("tailscale serve status --json"))["TCP"].keys() == {"81", "8444"}
     assert module(name)["changed"]
     assert json.loads(root.check_output("tailscale serve status --json")) == {}
