@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from lab.hetzner_api import faults
@@ -122,4 +122,5 @@ def _parse(body: bytes) -> Any:
 
 
 def _json(answer: Answer, headers: dict[str, str]) -> Response:
-    return JSONResponse(answer.body, answer.status, headers)
+    # In ASCII: a name may hold halves of characters, which UTF-8 does not take.
+    return Response(json.dumps(answer.body), answer.status, headers, media_type="application/json")

@@ -81,7 +81,7 @@ class Fields:
         """Return a field that holds an id or a name."""
         self._taken.add(name)
         value = self._body.get(name, default)
-        if value is _REQUIRED or not isinstance(value, int | str):
+        if value is _REQUIRED or isinstance(value, bool) or not isinstance(value, int | str):
             raise invalid(name, "must be an id or a name")
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 

@@ -59,10 +59,14 @@ def _sorted(call: Call, records: list[Record]) -> list[Record]:
     # The last key given counts least, so it is sorted by first.
     for key in reversed(call.query.getlist("sort")):
         name, _, direction = key.partition(":")
-        if direction not in {"", "asc", "desc"} or any(name not in record for record in records):
+        if direction not in {"", "asc", "desc"} or not all(_has_order(record.get(name, [])) for record in records):
             raise invalid("sort", f"{key!r} is no order")
         records = sorted(records, key=lambda record: (record[name] is None, record[name]), reverse=direction == "desc")
     return records
+
+
+def _has_order(value: object) -> bool:
+    return value is None or isinstance(value, str | int)
 
 
 def _number(call: Call, name: str, default: int, most: int) -> int:

@@ -22,6 +22,7 @@ Record = dict[str, Any]
 
 # Numbers below are the catalogue's. No two records share one, so that a mixed-up id is always noticed.
 _FIRST_ID = 10_000
+_LAST_ID = 2**63 - 1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -54,7 +55,9 @@ class Records:
         Raises:
             ApiError: There is none (not_found).
         """
-        row = self._connection.execute("SELECT body FROM records WHERE id = ? AND kind = ?", (record_id, kind))
+        row = self._connection.execute(
+            "SELECT body FROM records WHERE id = ? AND kind = ?", (min(record_id, _LAST_ID), kind)
+        )
         if (found := row.fetchone()) is None:
             raise ApiError("not_found", f"{kind} with ID '{record_id}' not found")
         return _decode(found)
