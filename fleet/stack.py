@@ -95,8 +95,8 @@ class Stack:
         begun = unfinished.unfinished(self.export())
         if begun:
             there = unfinished.found(begun, self._setting("hcloud:token"), self._setting("hcloud:endpoint"))
-            pairs = [f"{urn},{number}" for urn, number in there.items()]
-            imports = [word for pair in pairs for word in ("--import-pending-creates", pair)]
+            # The option is given twice for each: once with the URN, once with the number.
+            imports = [word for pair in there.items() for part in pair for word in ("--import-pending-creates", part)]
             self._change(["refresh", "--skip-preview", *imports], on_line)
             self._change(["refresh", "--skip-preview", "--clear-pending-creates"], on_line)
         return bool(begun)
