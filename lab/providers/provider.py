@@ -139,10 +139,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             kind.create(inputs, made)
             state = self._state(kind, made, inputs)
         except self._errors as error:
-            if made.id is None:
-                self._fail(context, str(error))
-            detail = self._partial(kind, made, request, error)
-            context.set_trailing_metadata((("grpc-status-details-bin", detail),))
+            if detail := self._partial(kind, made, request, error):
+                context.set_trailing_metadata((("grpc-status-details-bin", detail),))
             self._fail(context, str(error))
         return provider_pb2.CreateResponse(id=made.id or "", properties=pack(state))
 
@@ -216,12 +214,14 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         raise AssertionError  # abort has raised; this is for the type checker
 
     def _partial(self, kind: Kind, made: Made, request: provider_pb2.CreateRequest, error: Exception) -> bytes:
-        """Return the status that tells the engine of an object that is there but not whole."""
+        """Return the status that tells the engine of an object that is there but not whole; nothing if none is."""
         inputs = unpack(request.properties)
         try:
-            state = self._state(kind, made, inputs)
+            state = kind.read(made.id, {**inputs, **made.outputs}) if made.id else None
         except self._errors:
             state = {**inputs, **made.outputs}
+        if state is None:
+            return b""
         failed = provider_pb2.ErrorResourceInitFailed(
             id=made.id or "",
             properties=pack(state),

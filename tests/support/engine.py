@@ -116,6 +116,13 @@ class Apis:
             assert time.monotonic() < deadline, f"no server {name}"
             time.sleep(0.1)
 
+    def await_device(self, name: str) -> None:
+        """Wait until a machine of this name has joined the tailnet."""
+        deadline = time.monotonic() + 60
+        while name not in self.devices():
+            assert time.monotonic() < deadline, f"no device {name}"
+            time.sleep(0.1)
+
     def tailnet(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Call Tailscale's API, as a person with an API key."""
         headers = {"Authorization": f"Bearer {self._credentials.api_key}", **options.pop("headers", {})}
