@@ -174,6 +174,7 @@ def test_rules_changed_by_hand_are_found_and_put_right(fleet: Fleet) -> None:
     assert "1-65535" not in [rule.port for rule in firewall.rules or []]
 
 
+@pytest.mark.xfail(strict=True, reason="terraform-provider-hcloud issue 1482: the last rule stays; infra must keep one")
 def test_a_rule_that_is_wanted_no_longer_is_gone(fleet: Fleet) -> None:
     fleet.stack.configure({"fleet:rescueCidr": "203.0.113.7/32"})
     fleet.up()
