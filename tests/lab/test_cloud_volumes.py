@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PATH = "/dev/disk/by-id/scsi-0HC_Volume_7"
+# A unit, for systemd leaves out a container's disks in fstab (systemd-fstab-generator).
+_UNIT = f"[Mount]\nWhat={_PATH}\nWhere=/mnt\n[Install]\nWantedBy=local-fs.target\n"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def cloud(servers: TestCloud) -> Iterator[TestCloud]:
     servers.driver.create_volume(7, 1, "ext4")
     yield servers
     for name in ("one", "two"):
-        servers.machine(name).ssh("sudo umount -q /mnt || true; sudo sed -i /scsi-0HC/d /etc/fstab")
+        servers.machine(name).ssh("sudo systemctl -q disable --now mnt.mount 2> /dev/null; sudo umount -q /mnt || true")
     servers.driver.delete_volume(7)
 
 
@@ -54,7 +56,9 @@ def test_data_goes_with_the_volume(cloud: TestCloud) -> None:
 def test_a_boot_finds_and_mounts_it(cloud: TestCloud, name: str) -> None:
     machine = cloud.machine(name)
     cloud.driver.attach(7, name)
-    machine.ssh(f"echo '{_PATH} /mnt ext4 defaults,nofail 0 2' | sudo tee -a /etc/fstab; sudo mount /mnt")
+    machine.ssh(
+        f"printf %s '{_UNIT}' | sudo tee /etc/systemd/system/mnt.mount; sudo systemctl -q enable --now mnt.mount"
+    )
     for operation in ("reboot", "reset"):
         machine.ssh(f"echo {operation} | sudo tee -a /mnt/kept; sync")
         cloud.driver.power(name, operation)
