@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://all"]
-OTHER = {"bookworm": "trixie", "trixie": "bookworm"}
 SERVER = "https://headscale.fleet.lab"
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 
@@ -166,16 +165,6 @@ def test_another_control_server_is_refused(root: Host, name: str, way_in: dict[s
 
     assert f"is in the tailnet of {SERVER}" in said
     assert status(root)["BackendState"] == "Running"
-
-
-def test_a_name_that_another_device_has_is_refused(root: Host, name: str, way_in: dict[str, Any]) -> None:
-    said = module(name, hostname=OTHER[name])["msg"]
-    called = status(root)["Self"]["DNSName"]
-    mended = module(name)
-
-    assert f"another device is called '{OTHER[name]}'" in said
-    assert called.startswith(f"{OTHER[name]}-")
-    assert mended["dns_name"] == f"{name}.{way_in['domain']}"
 
 
 def test_a_logged_out_host_joins_with_a_key_only(root: Host, name: str, way_in: dict[str, Any]) -> None:
