@@ -53,7 +53,7 @@ def _main(
     if lab and inventories:
         raise FleetError("the lab brings its own nodes: leave out --inventory, or --lab")
     if lab and context.invoked_subcommand not in _OF_THE_LAB:
-        os.environ.update(_lab_settings())
+        _enter_lab()
     if inventories:
         # Named nodes are meant then, and not those of a stack that happens to be selected.
         os.environ.setdefault("OPENCLAW_OUTPUTS", os.devnull)
@@ -203,8 +203,8 @@ def _lab(*arguments: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", "lab", *arguments])
 
 
-def _lab_settings() -> dict[str, str]:
-    """Return the environment in which the lab's nodes are the fleet."""
+def _enter_lab() -> None:
+    """Have the environment be one in which the lab's nodes are the fleet."""
     done = subprocess.run(
         [sys.executable, "-m", "lab", "environment"],
         cwd=inventory.PROJECT,
@@ -216,8 +216,12 @@ def _lab_settings() -> dict[str, str]:
     )
     if done.returncode:
         raise FleetError(done.stderr.strip())
-    settings: dict[str, str] = json.loads(done.stdout)
-    return settings
+    settings: dict[str, str | None] = json.loads(done.stdout)
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def main() -> None:

@@ -176,8 +176,8 @@ def down(context: typer.Context) -> None:
 
 @app.command()
 def environment(context: typer.Context) -> None:
-    """Print, as JSON, the variables with which the lab's nodes are the fleet: for fleet, pulumi and Ansible."""
-    typer.echo(json.dumps(rehearsal.settings(context.obj)))
+    """Print, as JSON, the variables with which the lab's nodes are the fleet; null for what must not be set."""
+    typer.echo(json.dumps({**dict.fromkeys(rehearsal.foreign()), **rehearsal.settings(context.obj)}))
 
 
 def _machines(lab: Lab, names: list[str]) -> list[Machine]:

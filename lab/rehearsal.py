@@ -24,12 +24,19 @@ _IMAGES = ("debian-12", "debian-13")
 _BROKER = "broker-1"
 _BROKER_PORT = 8000
 _DESTROY_SECONDS = 60
+# What a person has set for fleets of their own. It must not be the lab's too: PULUMI_CONFIG_PASSPHRASE, for one, counts
+# more than the file that the lab names.
+_OF_OTHER_FLEETS = ("HCLOUD_", "OPENCLAW_OUTPUTS", "PULUMI_", "TAILSCALE_")
+# Says where the real plugins may be.
+_SHARED = "PULUMI_HOME"
 
 
 def up(lab: Lab) -> int:
     """Prepare the lab and deploy the fleet; return the exit status of `fleet up`."""
     if lacking := tools.missing():
         raise LabError(lacking)
+    for name in foreign():
+        del os.environ[name]
     with _step("tools", "cached" if all(map(tools.is_cached, tools.NAMES)) else "built"):
         tools.ensure()
     for base in _IMAGES:
@@ -76,7 +83,13 @@ def _destroy(lab: Lab) -> None:
 
 def environment(lab: Lab) -> dict[str, str]:
     """Return an environment in which the lab's nodes are the fleet, for `fleet`, `pulumi` and `ansible-playbook`."""
-    return {**os.environ, **settings(lab)}
+    others = foreign()
+    return {**{name: value for name, value in os.environ.items() if name not in others}, **settings(lab)}
+
+
+def foreign() -> list[str]:
+    """Return the names of this process's variables that are about other fleets, and must not be set for the lab's."""
+    return [name for name in os.environ if name.startswith(_OF_OTHER_FLEETS) and name != _SHARED]
 
 
 def settings(lab: Lab) -> dict[str, str]:
@@ -107,7 +120,7 @@ def _relay(lab: Lab) -> int:
     port = relay.free_port(_BROKER_PORT)
     noted.write_text(str(port))
     lab.service("relay", "lab.relay", str(port), str(lab.folder / "netns" / _BROKER), str(_BROKER_PORT))
-    wait_until(lambda: relay.answers(port), what=f"the relay (log: {lab.folder / 'relay.log'})", timeout=10)
+    wait_until(lambda: relay.answers(port), what=f"the relay (log: {lab.folder / 'relay.log'})", timeout=30)
     return port
 
 

@@ -27,9 +27,18 @@ if TYPE_CHECKING:
 
     from testinfra.host import Host
 
-# The purpose of a lab that somebody else has converged; the tests of tests/acceptance then look at that one.
+# The purpose of a lab that somebody else has converged; tests/acceptance and tests/faults then look at that one.
 CONVERGED = "OPENCLAW_CONVERGED"
 _PROGRAMS = Path(sys.executable).parent
+# What a person may have set for fleets of their own, and what must not be about the lab's.
+_OF_OTHER_FLEETS = {
+    "HCLOUD_TOKEN": "of another project",
+    "OPENCLAW_OUTPUTS": "/nonexistent/outputs.json",
+    "PULUMI_CONFIG_PASSPHRASE": "of another stack",
+    "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
+    "PULUMI_STACK": "another",
+    "TAILSCALE_API_KEY": "of another tailnet",
+}
 
 
 class TestFleet:
@@ -46,14 +55,14 @@ class TestFleet:
     ) -> subprocess.CompletedProcess[str]:
         """Run `fleet --lab …` to its end; `settings` are added to its environment."""
         argv = [str(_PROGRAMS / "fleet"), "--lab", *arguments]
-        return programs.run(argv, environment={**self.environment, **settings}, timeout=timeout)
+        return programs.run(argv, environment={**self.environment, **_OF_OTHER_FLEETS, **settings}, timeout=timeout)
 
     def kill_up(self, *, after: str) -> None:
         """Start `fleet --lab up` and kill it when it has printed a line that starts so; its children live on."""
         with subprocess.Popen(
             [str(_PROGRAMS / "fleet"), "--lab", "up"],
             cwd=PROJECT,
-            env=self.environment,
+            env={**self.environment, **_OF_OTHER_FLEETS},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
