@@ -199,7 +199,7 @@ class Lab:
             return
         hosts = sorted(registries.allowed_hosts() | image.mirror_hosts())
         self.service("proxy", "lab.proxy", str(self.namespace), self.gateway, str(PROXY_PORT), *hosts)
-        wait_until(self._proxy_answers, what=f"the package proxy (log: {self.proxy_log})", timeout=10)
+        wait_until(self._proxy_answers, what=f"the package proxy (log: {self.proxy_log})", timeout=30)
 
     def _proxy_answers(self) -> bool | None:
         with network.tcp_socket(self.namespace) as probe:
