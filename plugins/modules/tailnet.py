@@ -26,7 +26,8 @@ description:
   - A host that was taken down by hand, that waits for approval, or that is in the tailnet of another control server
     is refused, with the remedy.
   - A host whose name in the tailnet is not the wanted one is refused, since another device still has that name and
-    whoever connects to it meets that one.
+    whoever connects to it meets that one. So is one whose name another device has too, which Headscale lets happen
+    when a host is renamed; it is noticed among the devices that the tailnet's policy shows to the host.
   - What the host serves is exactly what is listed. Nothing is served to the internet (Funnel).
 options:
   state:
@@ -115,6 +116,7 @@ class Node:
     Attributes:
         state: BackendState: NoState, NeedsLogin, NeedsMachineAuth, Stopped, Starting or Running; "" if nothing answers.
         has_key: Whether the host was joined before; it may still be logged out.
+        peers: Full names of the other devices, those that the tailnet's policy shows to the host.
     """
 
     state: str
@@ -122,6 +124,7 @@ class Node:
     dns_name: str = ""
     address: str = ""
     certificates: bool = False
+    peers: frozenset[str] = frozenset()
 
 
 def parse(status: dict[str, Any]) -> Node:
@@ -131,10 +134,15 @@ def parse(status: dict[str, Any]) -> Node:
     return Node(
         state=status.get("BackendState") or "NoState",
         has_key=bool(status.get("HaveNodeKey")),
-        dns_name=(own.get("DNSName") or "").rstrip("."),
+        dns_name=_name(own),
         address=addresses[0] if addresses else "",
         certificates=bool(status.get("CertDomains")),
+        peers=frozenset(map(_name, (status.get("Peer") or {}).values())),
     )
+
+
+def _name(device: dict[str, Any]) -> str:
+    return (device.get("DNSName") or "").rstrip(".")
 
 
 def check(params: dict[str, Any]) -> None:
@@ -224,17 +232,23 @@ def differences(prefs: dict[str, Any], params: dict[str, Any]) -> dict[str, tupl
     return {name: (now[name], value) for name, value in flags(params).items() if now[name] != value}
 
 
+def is_taken(node: Node, hostname: str) -> bool:
+    """Say whether another device of a joined host's tailnet has a name."""
+    return f"{hostname}.{node.dns_name.partition('.')[2]}" in node.peers
+
+
 def is_called(node: Node, hostname: str) -> bool:
-    """Say whether the tailnet knows a host by its name."""
-    return node.dns_name.partition(".")[0] == hostname
+    """Say whether the tailnet knows a host, and no other device, by its name."""
+    return node.dns_name.partition(".")[0] == hostname and not is_taken(node, hostname)
 
 
 def wrong_name(node: Node, hostname: str) -> str:
-    """Say why a host that the tailnet calls otherwise cannot stay so."""
+    """Say why a host cannot be called by a name that another device has."""
     return (
         f"the tailnet calls this host '{node.dns_name}': another device is called '{hostname}', and whoever connects to"
-        f" that name meets it. If it is an earlier server, delete the device '{hostname}' at the control server, then"
-        f" rename this one to '{hostname}' there, or say 'tailscale logout' on this host and run again with a new key."
+        " that name may meet it. Give this host another name; or, if that one is an earlier server, delete it at the"
+        f" control server, then rename this one to '{hostname}' there, or say 'tailscale logout' on it and run again"
+        " with a new key."
     )
 
 
@@ -332,7 +346,7 @@ def look() -> Node:
     """Ask tailscaled; a host without it, or on which it does not run, has an empty state."""
     if not Path(CLI).exists():
         return Node("")
-    _, output, _ = _run(CLI, "status", "--json", "--peers=false")
+    _, output, _ = _run(CLI, "status", "--json")
     return parse(json.loads(output)) if output.startswith("{") else Node("")
 
 
@@ -377,10 +391,10 @@ def join(params: dict[str, Any]) -> None:
 
 
 def named(hostname: str) -> Node:
-    """Return the host once the tailnet calls it by its name.
+    """Return the host once the tailnet calls it, and no other device, by its name.
 
     Raises:
-        TailnetError: It is called otherwise.
+        TailnetError: It is called otherwise, or another is called so too.
     """
     deadline = time.monotonic() + SETTLE_SECONDS
     while not is_called(node := settled(), hostname):
@@ -445,6 +459,8 @@ class Run:
         found = differences(json.loads(_tailscale("debug", "prefs")), self.params)
         for name, (now, wanted) in found.items():
             self._note(f"{name}: {wanted}\n", f"{name}: {now}\n")
+        if "hostname" in found and is_taken(self.node, self.params["hostname"]):
+            raise TailnetError(wrong_name(self.node, self.params["hostname"]))
         if "hostname" in found and self.check_mode:
             return
         if found and not self.check_mode:

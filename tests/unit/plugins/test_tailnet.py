@@ -113,17 +113,32 @@ def test_a_host_of_another_control_server_is_refused(server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dns_name", "answer"), [(NAME, True), ("h1-05u8zal0.tail.lab", False), ("h1-1.tail.lab", False), ("", False)]
+    ("dns_name", "peers", "answer"),
+    [
+        (NAME, [], True),
+        (NAME, ["h2.tail.lab", "h1.elsewhere.example"], True),  # the other one's device is shared with this tailnet
+        (NAME, ["h2.tail.lab", NAME], False),
+        ("h1-05u8zal0.tail.lab", [NAME], False),
+        ("h1-1.tail.lab", [], False),
+        ("", [], False),
+    ],
 )
-def test_a_name_that_another_device_has_is_noticed(dns_name: str, answer: bool) -> None:
-    assert tailnet.is_called(Node("Running", dns_name=dns_name), "h1") is answer
+def test_a_name_that_another_device_has_is_noticed(dns_name: str, peers: list[str], answer: bool) -> None:
+    status = {
+        "BackendState": "Running",
+        "Self": {"DNSName": f"{dns_name}."},
+        "Peer": {f"nodekey:{name}": {"DNSName": f"{name}."} for name in peers},
+    }
+
+    assert tailnet.is_called(tailnet.parse(status), "h1") is answer
 
 
 def test_the_refusal_names_the_other_device_and_the_remedy() -> None:
     said = tailnet.wrong_name(Node("Running", dns_name="h1-05u8zal0.tail.lab"), "h1")
 
     assert "'h1-05u8zal0.tail.lab'" in said
-    assert "delete the device 'h1'" in said
+    assert "another device is called 'h1'" in said
+    assert "if that one is an earlier server, delete it" in said
 
 
 @pytest.mark.parametrize(
