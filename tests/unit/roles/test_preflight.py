@@ -120,7 +120,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
             ("a name", {"tailscale_hostname": "Host_1"}, "hostname 'Host_1'"),
             ("two operators", {"tailscale_operator": "alice,bob"}, "name one user"),
             ("an archive", {"tailscale_install": "archive", **ARCHIVE}, None),
-            ("no archive", {"tailscale_install": "archive"}, "must name a file on the controller"),
+            (
+                "no archive",
+                {"tailscale_install": "archive", **ARCHIVE, "tailscale_archive": ""},
+                "must name a file on the controller",
+            ),
             (
                 "a short checksum",
                 {"tailscale_install": "archive", **ARCHIVE, "tailscale_archive_checksum": "00"},
