@@ -31,9 +31,15 @@ def _answers_in_the_tailnet(fleet: TestFleet, source: str | None, node: str, por
         status: int = fleet.host(source).run(f"timeout 5 bash -c '</dev/tcp/{name}/{port}'").rc
         return status == 0
     dial = ["timeout", "5", *LabStack(fleet.lab.lab).tailnet.command, "nc", name, str(port)]
-    # sshd speaks first, and the broker answers a request.
-    said = subprocess.run(dial, input="GET /health HTTP/1.0\r\n\r\n", capture_output=True, text=True, check=False)
-    return bool(said.stdout)
+    with subprocess.Popen(dial, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as dialled:
+        assert dialled.stdin
+        assert dialled.stdout
+        # sshd speaks first, and the broker answers a request. With the end of its input, nc would end too.
+        dialled.stdin.write(b"GET /health HTTP/1.0\r\n\r\n")
+        dialled.stdin.flush()
+        said = dialled.stdout.read(1)
+        dialled.terminate()
+    return bool(said)
 
 
 def test_everything_goes_over_the_tailnet(fleet: TestFleet) -> None:
