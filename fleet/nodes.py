@@ -43,8 +43,10 @@ def wait(nodes: Iterable[Node], on_ready: Callable[[str], None], seconds: float 
             on_ready(node.name)
         return trouble and f"{node.name}: {trouble}"
 
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        troubles = [trouble for trouble in pool.map(one, nodes) if trouble]
+    waiting = list(nodes)
+    # One deadline for all, so none may wait for its turn.
+    with ThreadPoolExecutor(max_workers=max(1, len(waiting))) as pool:
+        troubles = [trouble for trouble in pool.map(one, waiting) if trouble]
     if troubles:
         raise StackError("\n".join(["not every node is ready:", *troubles]))
 
@@ -86,8 +88,8 @@ def _is_online(node: Node) -> bool:
 
     To dial a node before that costs seconds: the first handshake is lost, and repeated late.
     """
-    tailscale = shlex.split(os.environ.get("OPENCLAW_TAILSCALE") or "tailscale")
-    if not shutil.which(tailscale[0]):
+    tailscale = shlex.split(os.environ.get("OPENCLAW_TAILSCALE", "tailscale"))
+    if not tailscale or not shutil.which(tailscale[0]):
         return True
     try:
         done = subprocess.run(

@@ -35,9 +35,12 @@ options:
       - name: OPENCLAW_OUTPUTS
   tailscale:
     description:
-      - The C(tailscale) command through which ssh connects (C(tailscale nc)), with its options.
-      - By default ssh connects by itself, as it can on a machine whose system is on the tailnet.
+      - The C(tailscale) command through which ssh connects (C(tailscale nc)), with its options. Only the tailnet
+        carries a connection then, so that nobody else can answer in a node's place when its host key is learnt.
+      - With V(none), or an empty one, ssh connects by itself, by the system's names and routes. Whoever rules these is
+        believed at the first connection.
     type: string
+    default: tailscale
     env:
       - name: OPENCLAW_TAILSCALE
   timeout:
@@ -56,6 +59,7 @@ VERSION = 1
 GROUPS = {"broker": "brokers", "runner": "runners", "gateway": "gateways"}
 TAILNET = "tailnet"
 USER = "deploy"
+PLAIN_SSH = ("", "none")
 PROJECT = Path(__file__).resolve().parents[2]
 # What pulumi says where it has nothing to say of this project, and what helps where it cannot tell.
 _NO_STACK = ("no stack selected", "PULUMI_ACCESS_TOKEN must be set for login")
@@ -95,11 +99,12 @@ class InventoryModule(BaseInventoryPlugin):
 
     def _add(self, inventory: Any, stack: dict[str, Any]) -> None:
         known_hosts = _known_hosts(stack["stack"])
+        tailscale = self.get_option("tailscale")
         for node in stack["hosts"]:
             name = node["name"]
             inventory.add_host(name, group=GROUPS[node["role"]])
             inventory.add_host(name, group=TAILNET)
-            for key, value in _variables(node, stack["domain"], known_hosts, self.get_option("tailscale")).items():
+            for key, value in _variables(node, stack["domain"], known_hosts, tailscale).items():
                 inventory.set_variable(name, key, value)
 
 
@@ -180,7 +185,7 @@ def _check(part: Any, needed: dict[str, tuple[type, ...]]) -> None:
             raise AnsibleParserError(f"the stack's output `inventory` is damaged: `{key}` is no {kind} in {part!r}")
 
 
-def _variables(node: dict[str, Any], domain: str, known_hosts: Path, tailscale: str | None) -> dict[str, Any]:
+def _variables(node: dict[str, Any], domain: str, known_hosts: Path, tailscale: str) -> dict[str, Any]:
     """Return what Ansible needs to know of one node.
 
     A rebuilt server has the name of the old one and another id: it is another host to ssh, with another host key and
@@ -193,7 +198,7 @@ def _variables(node: dict[str, Any], domain: str, known_hosts: Path, tailscale: 
         "UserKnownHostsFile": f'"{known_hosts}"',
         "StrictHostKeyChecking": "accept-new",
         "HostKeyAlias": server,
-        **({"ProxyCommand": f"{tailscale} nc %h %p"} if tailscale else {}),
+        **({"ProxyCommand": f"{tailscale} nc %h %p"} if tailscale not in PLAIN_SSH else {}),
     }
     arguments = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     return {

@@ -83,3 +83,14 @@ def test_a_node_is_not_dialled_before_the_tailnet_knows_it_to_be_online(
         (tmp_path / "id").unlink()
         nodes.wait([node(tmp_path, port)], lambda _: None, 10)
     assert dialled == ["cat /var/lib/openclaw/ready"]
+
+
+def test_no_node_waits_for_others_to_have_had_their_time(tmp_path: Path) -> None:
+    never = [Node(f"agents-{number}", "127.0.0.1", "deploy", 1, None, {}) for number in range(20)]
+    ready: list[str] = []
+    with server(paramiko.ECDSAKey.generate(), lambda _: (0, "0\n")) as port:
+        last = node(tmp_path, port, "last")
+        with pytest.raises(StackError) as caught:
+            nodes.wait([*never, last], ready.append, 10)
+    assert ready == ["last"]
+    assert "was not tried" not in str(caught.value)

@@ -129,6 +129,7 @@ def test_host_keys_are_learnt_once_into_a_file_of_the_stack(listing: Listing) ->
         "UserKnownHostsFile": f'"{folder}/known_hosts"',
         "StrictHostKeyChecking": "accept-new",
         "HostKeyAlias": "broker-1-17",
+        "ProxyCommand": "tailscale nc %h %p",
     }
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -152,6 +153,13 @@ def test_the_selected_stack_is_asked_at_the_projects_root(listing: Listing) -> N
     saved = listing.save(json.dumps(outputs()))
     listing.pulumi(f'test "$PWD" = {PROJECT} && test "$*" = "stack output --json --non-interactive" && cat {saved}')
     assert groups(listing.listed())["tailnet"] == ["broker-1", "agents-1"]
+
+
+@pytest.mark.parametrize("none", ["", "none"])
+def test_ssh_connects_by_itself_where_that_was_asked_for(listing: Listing, none: str) -> None:
+    saved = listing.save(json.dumps(outputs()))
+    listed = listing.listed(OPENCLAW_OUTPUTS=saved, OPENCLAW_TAILSCALE=none)
+    assert "ProxyCommand" not in options(listed["_meta"]["hostvars"]["agents-1"])
 
 
 @pytest.mark.parametrize("said", [None, NO_STACK, NO_LOGIN], ids=["no pulumi", "no stack", "no login"])
