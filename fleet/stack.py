@@ -49,9 +49,15 @@ class Holder:
         if self.host != os.uname().nodename:
             return False
         try:
-            state, *rest = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
             return True
+        except PermissionError:
+            pass  # somebody else's
+        try:
+            state, *rest = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return False  # not Linux: whether it is still the same process cannot be known
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
         started = int(boot.split()[1]) + int(rest[18]) / os.sysconf("SC_CLK_TCK")
         # Its number may have gone to another process since. Both times are true to a second.
@@ -171,21 +177,20 @@ def _run(argv: list[str], on_line: Callable[[str], None]) -> tuple[int, str]:
 
     An interrupt reaches pulumi too, which then ends in good order and must be waited for; a second one ends it at once.
     """
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.NamedTemporaryFile("w") as output, Path(output.name).open() as reader:
         process = subprocess.Popen(
             argv, cwd=PROJECT, env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
         interrupted = False
-        with Path(f"/proc/self/fd/{output.fileno()}").open() as reader:
-            while True:
-                try:
-                    for line in _lines(process, reader):
-                        on_line(line)
-                    break
-                except KeyboardInterrupt:
-                    interrupted = True
-            reader.seek(0)
-            said = reader.read()
+        while True:
+            try:
+                for line in _lines(process, reader):
+                    on_line(line)
+                break
+            except KeyboardInterrupt:
+                interrupted = True
+        reader.seek(0)
+        said = reader.read()
     if interrupted:
         raise StackError("interrupted; the same command again goes on from here")
     return process.returncode, said

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from fleet import stack
+from fleet.inventory import PROJECT
 from fleet.stack import Holder
 
 # The texts of pulumi 3.250.0.
@@ -75,3 +78,27 @@ def test_a_holder_that_nobody_has_collected_is_dead() -> None:
         assert Holder(_HERE, child, datetime.now(UTC)).is_dead()
     finally:
         os.waitpid(child, 0)
+
+
+_WITHOUT_PROC = """
+import os
+from datetime import UTC, datetime
+from fleet import stack
+
+assert not os.listdir("/proc")
+here = os.uname().nodename
+assert not stack.Holder(here, os.getpid(), datetime.now(UTC)).is_dead(), "a live process is said to be dead"
+assert stack.Holder(here, 4_000_000, datetime.now(UTC)).is_dead()
+lines = []
+assert stack._run(["sh", "-c", "echo one; echo two; exit 3"], lines.append) == (3, "one\\ntwo\\n")
+assert lines == ["one", "two"]
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hides /proc, which needs root")
+def test_a_machine_without_proc_does_as_well() -> None:
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*hidden, sys.executable, "-c", _WITHOUT_PROC], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
