@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from lab import cgroups
-from tests.support.fleet import TestFleet
+from tests.support.fleet import CONVERGED, TestFleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,18 +148,28 @@ class Stand:
 
 @contextmanager
 def deployed(purpose: str) -> Iterator[Stand]:
-    """A fleet on a lab that is taken down afterwards."""
+    """A fleet on a lab that is taken down afterwards, or the one that somebody else has converged."""
+    if converged := os.environ.get(CONVERGED):
+        with _stand(TestFleet(converged)) as stand:
+            yield stand
+        return
     fleet = TestFleet(purpose)
     fleet.lab.run("down")
     try:
         up = fleet.fleet("up", timeout=900)
         assert up.returncode == 0, up.stdout + up.stderr
-        with fleet.token("bot", "faults") as token:
-            stand = Stand(fleet, token)
+        with _stand(fleet) as stand:
             yield stand
-            stand.bot.close()
     finally:
         fleet.lab.run("down")
+
+
+@contextmanager
+def _stand(fleet: TestFleet) -> Iterator[Stand]:
+    with fleet.token("bot", "faults") as token:
+        stand = Stand(fleet, token)
+        yield stand
+        stand.bot.close()
 
 
 @contextmanager
