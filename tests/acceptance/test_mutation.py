@@ -29,6 +29,8 @@ class Mutation:
 
 _RUNNER_ENV = "/etc/openclaw/agents/agent1/runner.env"
 _RUNNER = "/opt/openclaw/agents/agent1/current/lib/runner_app/runner.py"
+# On another host: one damaged file has the whole release made anew.
+_COMPILED = "/opt/openclaw/agents/agent3/current/lib/runner_app/__pycache__/runner.cpython-313.pyc"
 _FLIP_A_BYTE = "printf '\\377' | dd of={path} bs=1 seek=99 conv=notrunc status=none"
 MUTATIONS = [
     Mutation("base", "agents-2", "echo '# by hand' >> {path}", "/etc/openclaw/firewall.nft"),
@@ -47,6 +49,7 @@ MUTATIONS = [
         "Place the agents' tokens",
     ),
     Mutation("runner", "agents-1", _FLIP_A_BYTE, _RUNNER, "Install the release"),
+    Mutation("runner", "agents-2", _FLIP_A_BYTE, _COMPILED, "Install the release"),
 ]
 
 
