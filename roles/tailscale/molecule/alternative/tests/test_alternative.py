@@ -47,6 +47,19 @@ def test_a_neighbour_is_served(neighbour: Host, name: str, service: str, port: i
     assert neighbour.check_output(f"curl --silent --max-time 10 http://{name}:{port}/name") == service
 
 
+def test_what_is_served_passes_by_the_firewall_that_stops_the_rest(root: Host, neighbour: Host, name: str) -> None:
+    """The role base of this scenario lets in SSH only; who is stopped by it gets through when it is gone."""
+    root.check_output("systemd-run --quiet --collect --unit=unserved python3 -m http.server 9003")
+    root.check_output("timeout 10 sh -c 'until ss -Hltn sport = :9003 | grep -q .; do sleep 0.05; done'")
+    fetch = f"curl --silent --output /dev/null --max-time 5 http://{name}:9003/"
+    try:
+        assert neighbour.run(fetch).rc == 28
+        root.check_output("nft delete table inet openclaw")
+        assert neighbour.run(fetch).rc == 0
+    finally:
+        root.check_output("systemctl stop unserved; systemctl restart openclaw-firewall")
+
+
 def test_it_is_served_again_after_a_restart(root: Host, neighbour: Host, name: str, service: str) -> None:
     root.check_output("systemctl kill --signal=KILL tailscaled")
     fetch = f"curl --silent --max-time 5 --retry 10 --retry-all-errors --retry-delay 1 http://{name}/name"
