@@ -47,15 +47,15 @@ def plug(firewall: Path, host: Path, *, mac: str, address: str, gateway: str) ->
 def script(address: str, rules: Rules) -> str:
     """Return the nftables script that has these rules, and no others, in force for the host of this address.
 
-    Inbound is dropped unless a rule lets it through, outbound only where there is a rule for it; IPv6 is dropped, for
-    the lab has none. None is no firewall: everything passes.
+    Inbound is dropped unless a rule lets it through, outbound only where there is a rule for it. What is of another
+    address is dropped, and so is IPv6, for the lab has none. None is no firewall: everything passes.
 
     Raises:
         LabError: a rule is malformed.
     """
-    tables = [f"table {table} {{\n}}\ndelete table {table}\n" for table in ("inet cloud", "bridge cloud")]
+    anew = "table inet cloud {\n}\ndelete table inet cloud\n"
     if rules is None:
-        return "".join(tables)
+        return anew
     inbound = [_accept(rule, "saddr") for rule in rules if rule.direction == "in"]
     outbound = [_accept(rule, "daddr") for rule in rules if rule.direction == "out"]
     chains = [
@@ -71,8 +71,7 @@ def script(address: str, rules: Rules) -> str:
             ],
         ),
     ]
-    bridge = _chain("forward", ["type filter hook forward priority 0; policy accept;", "ether type ip6 drop"])
-    return "".join([*tables, "table inet cloud {\n", *chains, "}\n", "table bridge cloud {\n", bridge, "}\n"])
+    return "".join([anew, "table inet cloud {\n", *chains, "}\n"])
 
 
 def _chain(name: str, lines: Iterable[str]) -> str:

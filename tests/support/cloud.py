@@ -15,6 +15,7 @@ from lab.hetzner_api.driver import Rule, ServerSpec
 from tests.support.lab import TestLab
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from lab.machines import Machine
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 # Cloud-init takes seconds of processor time, which several hosts at once, and other work, share.
 BOOT_SECONDS = 240.0
-# What did not come by then is lost.
-_PATIENCE = 1.5
+# What shall arrive comes at once, but for a machine that is busy; what did not come in LOST seconds is taken for lost.
+ARRIVES, LOST = 20.0, 1.5
 
 
 class TestCloud:
@@ -70,10 +71,10 @@ class TestCloud:
         return f"#cloud-config\n{yaml.safe_dump(content)}"
 
 
-def answers(namespace: Path, address: str, port: int) -> bool:
+def answers(namespace: Path, address: str, port: int, patience: float = ARRIVES) -> bool:
     """Say whether a TCP connection from a namespace is taken or refused, and not lost."""
     with network.tcp_socket(namespace) as probe:
-        probe.settimeout(_PATIENCE)
+        probe.settimeout(patience)
         try:
             probe.connect((address, port))
         except ConnectionRefusedError:
@@ -83,31 +84,48 @@ def answers(namespace: Path, address: str, port: int) -> bool:
         return True
 
 
-def pings(sender: Machine, address: str) -> bool:
+def pings(sender: Machine, address: str, patience: float = ARRIVES) -> bool:
     """Say whether a server's ping is answered; the machine itself may have no such program."""
     try:
-        sender.ssh(f"ping -n -c 1 -W 2 {address}")
+        sender.ssh(f"ping -n -c 1 -W {patience} {address}")
     except CommandFailedError:
         return False
     return True
 
 
 def udp_socket(namespace: Path, port: int = 0) -> socket.socket:
-    """Return a UDP socket of a namespace that waits for a packet for a moment only."""
+    """Return a UDP socket of a namespace."""
     with network.inside(namespace):
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    opened.settimeout(_PATIENCE)
+    opened.settimeout(ARRIVES)
     opened.bind(("", port))
     return opened
 
 
-def hears(listener: socket.socket, sender: socket.socket, address: str) -> bool:
+def hears(listener: socket.socket, sender: socket.socket, address: str, patience: float = ARRIVES) -> bool:
     """Say whether what one socket sends arrives at the other, which has this address."""
     sender.sendto(b"x", (address, listener.getsockname()[1]))
+    listener.settimeout(patience)
     try:
         return listener.recv(1) == b"x"
     except TimeoutError:
         return False
+
+
+def heard(
+    listener: socket.socket, senders: Mapping[str, socket.socket], address: str, expected: Collection[str]
+) -> set[str]:
+    """Return the names of the sockets from which something arrives at the listener, which has this address."""
+    for name, sender in senders.items():
+        sender.sendto(name.encode(), (address, listener.getsockname()[1]))
+    arrived: set[str] = set()
+    while len(arrived) < len(senders):
+        listener.settimeout(ARRIVES if set(expected) - arrived else LOST)
+        try:
+            arrived.add(listener.recv(64).decode())
+        except TimeoutError:
+            break
+    return arrived
 
 
 def allow(protocol: str, port: str | None, *cidrs: str, direction: str = "in") -> Rule:
