@@ -60,12 +60,17 @@ def _main(
 
 
 @app.command()
-def up(context: typer.Context) -> None:
+def up(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete or replace servers and volumes unasked.")] = False,
+) -> None:
     """Create the nodes of the selected stack, deploy everything, have each agent do a job, and show the fleet."""
     options: Options = context.obj
     if options.lab:
         _lab("up")
     if not options.inventories and (selected := stack.selected()):
+        if not yes:
+            _ask_about_losses(selected)
         _create(selected)
     fleet = inventory.load(options.inventories)
     _deploy(options.inventories)
@@ -159,6 +164,18 @@ def shell(
         node = fleet.node(host)
     argv = ssh.ssh_argv(node, words, terminal=sys.stdin.isatty())
     os.execvp(argv[0], argv)
+
+
+def _ask_about_losses(selected: stack.Stack) -> None:
+    """Have a person agree to what the stack would lose; where nobody can be asked, refuse."""
+    with out.status("what would change"):
+        losses = selected.losses()
+    if not losses:
+        return
+    named = f"stack {selected.name} would {', '.join(losses)}, with the data on them"
+    if not sys.stdin.isatty():
+        raise FleetError(f"nothing was changed: {named}; where that is wanted, say fleet up --yes")
+    typer.confirm(f"{named[0].upper()}{named[1:]}. Go on?", abort=True)
 
 
 def _create(selected: stack.Stack) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_KINDS = {"hcloud:index/server:Server": "server", "hcloud:index/volume:Volume": "volume"}
+# What has data.
+KINDS = {"hcloud:index/server:Server": "server", "hcloud:index/volume:Volume": "volume"}
 
 
 def protected(exported: Mapping[str, Any]) -> list[str]:
@@ -20,7 +21,14 @@ def protected(exported: Mapping[str, Any]) -> list[str]:
         exported: What `pulumi stack export` prints.
     """
     resources = (exported.get("deployment") or {}).get("resources") or []
-    return [_shown(resource) for resource in resources if _refuses(resource)]
+    return [shown(resource) for resource in resources if _refuses(resource)]
+
+
+def shown(resource: Mapping[str, Any]) -> str:
+    """Return what a resource of a state is to a person, by kind and name."""
+    kind = resource["type"]
+    name = (resource.get("outputs") or {}).get("name") or resource["urn"].rpartition("::")[2]
+    return f"{KINDS.get(kind, kind)} {name}"
 
 
 def _refuses(resource: Mapping[str, Any]) -> bool:
@@ -29,9 +37,3 @@ def _refuses(resource: Mapping[str, Any]) -> bool:
         return True
     outputs = resource.get("outputs") or {}
     return bool(outputs.get("deleteProtection")) and not resource.get("retainOnDelete")
-
-
-def _shown(resource: Mapping[str, Any]) -> str:
-    kind = resource["type"]
-    name = (resource.get("outputs") or {}).get("name") or resource["urn"].rpartition("::")[2]
-    return f"{_KINDS.get(kind, kind)} {name}"

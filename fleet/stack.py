@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from fleet import unfinished
+from fleet import preview, unfinished
 from fleet.errors import StackError
 from fleet.inventory import PROJECT
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 # Calls its argument with each line of the engine's, and returns what came of it in a few words.
 Change = Callable[[Callable[[str], None]], str]
 _QUESTION_SECONDS = 60
-_NO_STACK = ("no stack selected", "PULUMI_ACCESS_TOKEN must be set for login")
+_PREVIEW_SECONDS = 600
+_NO_STACK = "no stack selected"
+_LOGGED_OUT = "PULUMI_ACCESS_TOKEN must be set for login"
+_NO_STACKS_OF_YOURS = {"Pulumi.example.yaml", "Pulumi.lab.yaml"}
 _OUTPUT = ("--yes", "--non-interactive", "--color=never", "--suppress-outputs", "--suppress-progress")
 _CHANGE = re.compile(r"^ {4}(?:\S+ )?(?P<count>\d+ \w+)$")
 _LOCKED = "the stack is currently locked by"
@@ -82,6 +85,17 @@ class Stack:
             if not self._take_over(on_line):
                 raise
         return self._change(["up", "--skip-preview"], on_line)
+
+    def losses(self) -> list[str]:
+        """Return which servers and volumes `up` would delete or replace.
+
+        Raises:
+            StackError: The engine cannot tell, as where it would refuse to do it.
+        """
+        if not preview.has_data(self.export()):
+            return []
+        asked = ("preview", "--json", "--stack", self.name)
+        return preview.losses(json.loads(_ask(*asked, seconds=_PREVIEW_SECONDS)).get("steps") or ())
 
     def destroy(self, on_line: Callable[[str], None]) -> str:
         """Delete all that the stack has; its configuration stays. The program runs for what it does after a deletion.
@@ -147,12 +161,16 @@ def selected() -> Stack | None:
     try:
         return Stack(_ask("stack", "--show-name").strip())
     except StackError as error:
-        if any(words in str(error) for words in _NO_STACK):
+        logged_out = _LOGGED_OUT in str(error)
+        configured = sorted({file.name for file in (PROJECT / "infra").glob("Pulumi.*.yaml")} - _NO_STACKS_OF_YOURS)
+        if _NO_STACK in str(error) or (logged_out and not configured):
             return None
+        if logged_out:
+            raise StackError(f"{configured[0]} is there, and pulumi is logged out: pulumi login") from error
         raise
 
 
-def _ask(*arguments: str) -> str:
+def _ask(*arguments: str, seconds: float = _QUESTION_SECONDS) -> str:
     argv = ["pulumi", *arguments, "--non-interactive", "--color=never"]
     try:
         done = subprocess.run(
@@ -162,11 +180,11 @@ def _ask(*arguments: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_QUESTION_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise StackError(f"pulumi {arguments[0]} did not answer within {_QUESTION_SECONDS} s") from error
+        raise StackError(f"pulumi {arguments[0]} did not answer within {seconds:g} s") from error
     if done.returncode:
         raise StackError(f"pulumi {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

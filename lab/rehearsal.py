@@ -53,7 +53,8 @@ def up(lab: Lab) -> int:
         stack.configure()
         lab.write_address_book()
     port = _relay(lab)
-    deployed = subprocess.run([sys.executable, "-m", "fleet", "up"], env=environment(lab), cwd=PROJECT, check=False)
+    deploy = [sys.executable, "-m", "fleet", "up", "--yes"]
+    deployed = subprocess.run(deploy, env=environment(lab), cwd=PROJECT, check=False)
     if deployed.returncode == 0:
         print(
             f"\nbroker   http://127.0.0.1:{port}   stop: make down   look around: make status, make shell HOST=agents-1"

@@ -147,6 +147,35 @@ def test_destroy_asks_first(fleet: Fleet) -> None:
     assert fleet.servers() == before
 
 
+@pytest.mark.parametrize(
+    ("agent", "loss"), [(None, "delete server agents-2"), ({"generation": 2}, "replace server agents-2")]
+)
+def test_up_names_what_would_be_lost_and_leaves_it_where_nobody_can_be_asked(
+    fleet: Fleet, agent: dict[str, Any] | None, loss: str
+) -> None:
+    assert _selected().losses() == []
+    _selected().up(_quiet)
+    assert _selected().losses() == []
+    nodes = {name: node for name, node in _NODES["fleet:nodes"].items() if name != "agents-2"}
+    added = {"role": "runner", **(agent or {})}
+    fleet.stack.configure({"fleet:nodes": {**nodes, "agents-2" if agent else "agents-3": added}})
+    before = fleet.servers()
+    refused = subprocess.run(
+        [str(_PROGRAMS / "fleet"), "up"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert f"nothing was changed: stack lab would {loss}, with the data on them" in refused.stderr
+    assert fleet.servers() == before
+
+
+def test_a_grown_volume_and_a_further_node_are_no_loss(fleet: Fleet) -> None:
+    _selected().up(_quiet)
+    broker = {**_NODES["fleet:nodes"]["broker-1"], "volume": {"size": 20, "keep": False}}
+    nodes = {**_NODES["fleet:nodes"], "broker-1": broker, "agents-3": {"role": "runner"}}
+    fleet.stack.configure({"fleet:nodes": nodes})
+    assert _selected().losses() == []
+
+
 @pytest.mark.xfail(
     strict=True, reason="the servers are found, but the engine then makes them anew, which a hook refuses"
 )

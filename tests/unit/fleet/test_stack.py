@@ -6,12 +6,17 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fleet import stack
+from fleet.errors import StackError
 from fleet.inventory import PROJECT
 from fleet.stack import Holder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The texts of pulumi 3.250.0.
 _UP = """
@@ -78,6 +83,26 @@ def test_a_holder_that_nobody_has_collected_is_dead() -> None:
         assert Holder(_HERE, child, datetime.now(UTC)).is_dead()
     finally:
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize(("file", "refused"), [(None, False), ("Pulumi.lab.yaml", False), ("Pulumi.prod.yaml", True)])
+def test_to_be_logged_out_is_to_have_no_stack_only_where_none_is_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, refused: bool
+) -> None:
+    (tmp_path / "infra").mkdir()
+    if file:
+        (tmp_path / "infra" / file).touch()
+    pulumi = tmp_path / "pulumi"
+    said = "error: PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions"
+    pulumi.write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
+    pulumi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(stack, "PROJECT", tmp_path)
+    if refused:
+        with pytest.raises(StackError, match=r"Pulumi\.prod\.yaml is there, and pulumi is logged out: pulumi login"):
+            stack.selected()
+    else:
+        assert stack.selected() is None
 
 
 _WITHOUT_PROC = """
