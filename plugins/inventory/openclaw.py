@@ -20,7 +20,8 @@ description:
     from a file that holds what this command printed.
   - Nodes are reached by their names in the tailnet. They are in the group of their role (C(brokers), C(runners),
     C(gateways)) and in the group C(tailnet).
-  - Where Pulumi is not installed, or no stack is selected, there are no nodes, and that is no error.
+  - Where Pulumi is not installed, or no stack is selected, there are no nodes, and that is no error. To be logged out
+    is one where C(infra) has the configuration of a stack.
 options:
   plugin:
     description: Has to be V(openclaw).
@@ -62,8 +63,11 @@ USER = "deploy"
 PLAIN_SSH = ("", "none")
 PROJECT = Path(__file__).resolve().parents[2]
 # What pulumi says where it has nothing to say of this project, and what helps where it cannot tell.
-_NO_STACK = ("no stack selected", "PULUMI_ACCESS_TOKEN must be set for login")
+_NO_STACK = "no stack selected"
+_LOGGED_OUT = "PULUMI_ACCESS_TOKEN must be set for login"
+_NO_STACKS_OF_YOURS = {"Pulumi.example.yaml", "Pulumi.lab.yaml"}
 _REMEDIES = (
+    (_LOGGED_OUT, "`pulumi login`, to where the state of this project's stack is"),
     ("PULUMI_CONFIG_PASSPHRASE", "set PULUMI_CONFIG_PASSPHRASE, or PULUMI_CONFIG_PASSPHRASE_FILE, as for `pulumi up`"),
     ("incorrect passphrase", "PULUMI_CONFIG_PASSPHRASE is not the one that this stack was made with"),
     ("no stack named", "`pulumi stack ls` lists those there are, `pulumi stack select` takes one"),
@@ -144,10 +148,16 @@ def _asked(seconds: float) -> dict[str, Any]:
 
 
 def _refuse(said: str) -> NoReturn:
-    if any(words in said for words in _NO_STACK):
+    if _NO_STACK in said or (_LOGGED_OUT in said and not _has_stack()):
         raise NoStackError(said)
     remedy = next((remedy for words, remedy in _REMEDIES if words in said), "try `pulumi stack output` by hand")
     raise AnsibleParserError(f"`pulumi stack output` failed: {said}\nRemedy: {remedy}.")
+
+
+def _has_stack() -> bool:
+    """Say whether this project was configured for a stack, selected or not."""
+    found = {file.name for file in (PROJECT / "infra").glob("Pulumi.*.yaml")}
+    return bool(found - _NO_STACKS_OF_YOURS)
 
 
 def _object(text: str, source: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ ROOT = Path(config.__file__).parent.parent
 TEXT = (ROOT / "docs/first-fleet.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_its_commands_of_ours_exist() -> None:
@@ -44,3 +44,12 @@ def test_its_links_lead_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
     assert links
     assert all((ROOT / "docs" / link).exists() for link in links)
+
+
+def test_the_readme_begins_with_a_configuration_that_is_accepted_and_that_the_agents_fit() -> None:
+    deploy = (ROOT / "README.md").read_text().partition("## Deploy to Hetzner Cloud\n")[2].partition("\n## ")[0]
+    configuration = yaml.safe_load("".join(blocks("yaml", deploy)).replace("AAAA…", "A" * 68))
+    settings = config.read(values(**{key.replace(":", "__"): value for key, value in configuration.items()}), {})
+    agents = yaml.safe_load((ROOT / "inventory/group_vars/all.yml").read_text())["agents"]
+    assert {agent["node"] for agent in agents} <= {node.name for node in settings.nodes if node.role == "runner"}
+    assert "Pulumi.example.yaml" not in "".join(blocks("bash", deploy)), "its placeholders are refused"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +50,15 @@ def outputs(**changes: Any) -> dict[str, Any]:
 
 
 class Listing:
-    """Runs ansible-inventory on the project's inventory, in a home of its own."""
+    """Runs ansible-inventory on a copy of the project's inventory that has no stack, in a home of its own."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.project = home / "project"
+        for part in ("inventory", "plugins"):
+            shutil.copytree(PROJECT / part, self.project / part)
+        shutil.copy(PROJECT / "ansible.cfg", self.project)
+        (self.project / "infra").mkdir()
         self.programs = home / "bin"
         self.programs.mkdir()
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("OPENCLAW_", "PULUMI_", "XDG_"))}
@@ -74,7 +80,7 @@ class Listing:
         argv = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", "inventory", *arguments, "--list"]
         return subprocess.run(
             argv,
-            cwd=PROJECT,
+            cwd=self.project,
             env={**self.environment, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -151,7 +157,9 @@ def test_ssh_goes_through_the_tailscale_that_was_named(listing: Listing) -> None
 
 def test_the_selected_stack_is_asked_at_the_projects_root(listing: Listing) -> None:
     saved = listing.save(json.dumps(outputs()))
-    listing.pulumi(f'test "$PWD" = {PROJECT} && test "$*" = "stack output --json --non-interactive" && cat {saved}')
+    listing.pulumi(
+        f'test "$PWD" = {listing.project} && test "$*" = "stack output --json --non-interactive" && cat {saved}'
+    )
     assert groups(listing.listed())["tailnet"] == ["broker-1", "agents-1"]
 
 
@@ -160,6 +168,17 @@ def test_ssh_connects_by_itself_where_that_was_asked_for(listing: Listing, none:
     saved = listing.save(json.dumps(outputs()))
     listed = listing.listed(OPENCLAW_OUTPUTS=saved, OPENCLAW_TAILSCALE=none)
     assert "ProxyCommand" not in options(listed["_meta"]["hostvars"]["agents-1"])
+
+
+@pytest.mark.parametrize(
+    ("stack", "succeeds"), [("Pulumi.prod.yaml", False), ("Pulumi.example.yaml", True), ("Pulumi.lab.yaml", True)]
+)
+def test_to_be_logged_out_is_an_error_where_there_is_a_stack(listing: Listing, stack: str, succeeds: bool) -> None:
+    (listing.project / "infra" / stack).touch()
+    listing.pulumi(f"echo {shlex.quote(NO_LOGIN)} >&2; exit 255")
+    done = listing.run()
+    assert (done.returncode == 0) is succeeds, done.stderr
+    assert ("pulumi login" in done.stderr) is not succeeds
 
 
 @pytest.mark.parametrize("said", [None, NO_STACK, NO_LOGIN], ids=["no pulumi", "no stack", "no login"])
