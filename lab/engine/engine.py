@@ -108,7 +108,7 @@ class Engine:
         real = self._real(name) / program.name
         if not real.exists():
             _write_command(program, "lab.providers", name)
-        elif not program.is_symlink():
+        elif real != program and not program.is_symlink():  # PULUMI_HOME may be this very home
             # The engine takes no links to folders, but the program in the folder may be one.
             program.unlink(missing_ok=True)
             program.symlink_to(real)

@@ -96,6 +96,15 @@ def test_the_real_plugin_of_the_sdk_s_version_comes_first_and_the_stand_in_back_
     assert not real.exists(), "the user's own plugins are not ours to write"
 
 
+def test_the_stand_ins_stay_where_pulumi_home_is_its_own(tmp_path: Path) -> None:
+    engine(tmp_path).environment()
+    plugins = tmp_path / "engine/home/plugins"
+    engine(tmp_path, plugins=plugins).environment()
+    stand_ins = list(plugins.glob("*/pulumi-resource-*"))
+    assert len(stand_ins) == 2
+    assert all(stand_in.exists() for stand_in in stand_ins)
+
+
 def test_a_real_plugin_of_another_version_is_left_alone(tmp_path: Path) -> None:
     plugin(tmp_path / "own", "1.0.0")
     other = engine(tmp_path, plugins=tmp_path / "own")
