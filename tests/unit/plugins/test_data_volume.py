@@ -83,6 +83,56 @@ def test_what_is_on_a_device_stays(device: Path, folder: Path, run_module: Any, 
         assert f"has {made} on it" in result["msg"]
 
 
+GROWN = SIZE + data_volume.UNUSED_BYTES
+
+
+@pytest.fixture
+def grown(device: Path, tmp_path: Path) -> Path:
+    """One with a file in an ext4 that is smaller than it."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "broker.db").write_text("jobs")
+    run("mkfs.ext4", "-q", "-d", inside, device)
+    os.truncate(tmp_path / "disk", GROWN)
+    run("losetup", "--set-capacity", device)
+    return device
+
+
+def test_a_file_system_grows_with_its_device_once_and_keeps_its_files(
+    grown: Path, folder: Path, run_module: Any
+) -> None:
+    arguments = {"device": str(grown), "folder": str(folder)}
+    before = content(grown)
+    checked = run_module("data_volume", check=True, **arguments)
+    untouched = content(grown) == before
+    first, second = (run_module("data_volume", **arguments) for _ in range(2))
+
+    assert (checked["grown"], checked["changed"], untouched) == (True, True, True)
+    assert (first["grown"], first["changed"], second["grown"], second["changed"]) == (True, True, False, False)
+    run("mount", grown, folder)
+    try:
+        assert (folder / "broker.db").read_text() == "jobs"
+        room = os.statvfs(folder)
+        assert room.f_blocks * room.f_frsize > GROWN * 0.8
+    finally:
+        run("umount", folder)
+
+
+def test_a_mounted_file_system_grows_or_is_said_to_have_to_be_unmounted(
+    grown: Path, folder: Path, run_module: Any
+) -> None:
+    run("mount", grown, folder)
+    try:
+        result = run_module("data_volume", device=str(grown), folder=str(folder))
+        if data_volume.may_grow_mounted(Path("/proc/self/status").read_text()):
+            assert (result["grown"], data_volume.can_grow(grown)) == (True, False)
+        else:
+            assert f"Stop what uses {folder}, unmount it, and run again" in result["msg"]
+            assert data_volume.can_grow(grown)
+    finally:
+        run("umount", folder)
+
+
 def test_files_that_it_would_hide_are_refused(device: Path, folder: Path, run_module: Any) -> None:
     (folder / "broker.db").touch()
     result = run_module("data_volume", device=str(device), folder=str(folder))
