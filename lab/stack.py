@@ -60,7 +60,7 @@ class LabStack:
             self._token_file.touch(mode=0o600)
             self._token_file.write_text(secrets.token_urlsafe(32))
         lab, state = self._lab.name, self._cloud / "state.sqlite"
-        hetzner = ("--state", str(state), "--token", self._token_file.read_text(), "--lab", lab)
+        hetzner = ("--state", str(state), "--token-file", str(self._token_file), "--lab", lab)
         self._serve("hetzner-api", "lab.hetzner_api", _HETZNER_PORT, *hetzner)
         tailscale = ("--state", str(self._tailscale_state), "--lab", lab)
         self._serve("tailscale-api", "lab.tailscale_api", _TAILSCALE_PORT, *tailscale)

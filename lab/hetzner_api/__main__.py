@@ -1,4 +1,4 @@
-"""Serves the stand-in on loopback: python -m lab.hetzner_api --port PORT --state FILE --token TOKEN."""
+"""Serves the stand-in on loopback: python -m lab.hetzner_api --port PORT --state FILE --token-file FILE."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lab.hetzner_api", description="Stands in for Hetzner's cloud.")
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1; the API is below /v1 there")
     parser.add_argument("--state", type=Path, required=True, help="SQLite file; made if it is missing")
-    parser.add_argument("--token", required=True, help="what callers must send; of no use anywhere else")
+    parser.add_argument("--token-file", type=Path, required=True, help="holds what callers must send")
     parser.add_argument("--seconds", type=float, default=0.2, help="how long an action takes at the least")
     parser.add_argument("--lab", help="the lab whose hosts the servers are; without it there are no machines")
     parser.add_argument("--tailscale", default="", help="without machines: URL of the tailnet that servers join")
@@ -45,14 +45,15 @@ def main() -> int:
     arguments = _arguments()
     try:
         driver = _driver(arguments)
+        token = arguments.token_file.read_text().strip()
         store = Store(arguments.state)
-    except LabError as error:
+    except (LabError, OSError) as error:
         print(f"hetzner_api: {error}", file=sys.stderr)
         return 1
     runner = Runner(store, driver, arguments.seconds)
     runner.look()
     try:
-        app = Api(store, runner, arguments.token).app()
+        app = Api(store, runner, token).app()
         uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning", timeout_graceful_shutdown=5)
     finally:
         runner.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +46,11 @@ def test_nothing_is_told_without_the_token(hetzner: Hetzner, given: dict[str, st
     answer = hetzner.call("GET", path, headers=given)
     assert answer.status_code == 401
     assert answer.json() == {"error": {"code": "unauthorized", "message": "unable to authenticate", "details": None}}
+
+
+def test_the_token_is_no_argument(hetzner: Hetzner) -> None:
+    assert hetzner.process
+    assert hetzner.token.encode() not in Path(f"/proc/{hetzner.process.pid}/cmdline").read_bytes()
 
 
 @pytest.mark.parametrize(

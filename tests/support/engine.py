@@ -70,7 +70,9 @@ class Apis:
         kept = self._folder / "tailnet.json"
         self._credentials = credentials(kept)
         self._serve("lab.tailscale_api", tailnet, kept, "--memory")
-        joins = ["--token", TOKEN, "--seconds", "0.1", "--tailscale", self._tailnet_url]
+        token_file = self._folder / "token"
+        token_file.write_text(TOKEN)
+        joins = ["--token-file", str(token_file), "--seconds", "0.1", "--tailscale", self._tailnet_url]
         self._serve("lab.hetzner_api", cloud, self._folder / "cloud.sqlite", *joins)
         self._await("lab.tailscale_api", tailnet)
         self._await("lab.hetzner_api", cloud)

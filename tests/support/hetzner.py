@@ -40,7 +40,10 @@ class Hetzner:
 
     def start(self) -> None:
         """Start it, or start it again with the state that it left."""
-        options = ["--port", str(self._port), "--state", str(self.state), "--token", self.token, *self._options]
+        token_file = self.state.with_name(f"{self.state.name}.token")
+        token_file.write_text(self.token)
+        files = ["--state", str(self.state), "--token-file", str(token_file)]
+        options = ["--port", str(self._port), *files, *self._options]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lab.hetzner_api", *options],
             cwd=_PROJECT,
