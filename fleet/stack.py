@@ -79,12 +79,14 @@ class Stack:
         Raises:
             StackError: it could not be done; done again, it goes on where this ended.
         """
-        try:
-            return self._change(["up", "--skip-preview"], on_line)
-        except StackError:
-            if not self._take_over(on_line):
-                raise
-        return self._change(["up", "--skip-preview"], on_line)
+        state = self.export()
+        if begun := unfinished.begun(state):
+            self._import(begun, on_line)
+        again = [word for key in unfinished.keys(state) for word in ("--replace", key)]
+        done = self._change(["up", "--skip-preview", *again], on_line)
+        if unfinished.was_interrupted(state):
+            self._change(["refresh", "--skip-preview", "--clear-pending-creates"], on_line)
+        return done
 
     def losses(self) -> list[str]:
         """Return which servers and volumes `up` would delete or replace.
@@ -110,16 +112,11 @@ class Stack:
         state: dict[str, Any] = json.loads(_ask("stack", "export", "--stack", self.name))
         return state
 
-    def _take_over(self, on_line: Callable[[str], None]) -> bool:
-        """Take into the state what an interrupted run has made, and return whether there was any such run."""
-        begun = unfinished.unfinished(self.export())
-        if begun:
-            there = unfinished.found(begun, self._setting("hcloud:token"), self._setting("hcloud:endpoint"))
-            # The option is given twice for each: once with the URN, once with the number.
-            imports = [word for pair in there.items() for part in pair for word in ("--import-pending-creates", part)]
-            self._change(["refresh", "--skip-preview", *imports], on_line)
-            self._change(["refresh", "--skip-preview", "--clear-pending-creates"], on_line)
-        return bool(begun)
+    def _import(self, begun: list[unfinished.Begun], on_line: Callable[[str], None]) -> None:
+        """Take into the state what an interrupted run has made."""
+        there = unfinished.found(begun, self._setting("hcloud:token"), self._setting("hcloud:endpoint"))
+        for each, number in there:
+            self._change(["import", "--skip-preview", *each.import_arguments(number)], on_line)
 
     def _setting(self, key: str) -> str:
         """Return a value of the stack's configuration, or what the provider takes in its place, from HCLOUD_…."""

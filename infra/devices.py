@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from infra.leftovers import Leftovers
     from infra.tailscale import Device, Tailscale
 
 
@@ -51,8 +52,8 @@ class Devices:
         key = self._keys.get(name)
         if key and not self._tailscale.can_join_with(key):
             raise InfraError(
-                f"{name}: its join key was used or has expired, so that a new server could not join; "
-                f"raise fleet:nodes.{name}.generation by one and run `pulumi up` again"
+                f"{name}: its join key was used or has expired, so that a new server could not join; run `fleet up`, "
+                f"which makes another, or raise fleet:nodes.{name}.generation by one and run `pulumi up` again"
             )
 
     def after_delete(self, name: str) -> None:
@@ -84,11 +85,17 @@ def _is_named(device: Device, name: str) -> bool:
     return device.label == name or (device.hostname == name and device.label.startswith(f"{name}-"))
 
 
-def hooks(devices: Devices) -> ResourceHookBinding:
+def hooks(devices: Devices, leftovers: Leftovers) -> ResourceHookBinding:
     """Return what the engine is to call around a server's steps."""
 
+    def make_room(inputs: Mapping[str, Any]) -> None:
+        name = _name(inputs)
+        if leftovers.remove(name, inputs["labels"]):
+            devices.after_delete(name)
+        devices.before_create(name)
+
     async def before_create(args: ResourceHookArgs) -> None:
-        await asyncio.to_thread(devices.before_create, _name(args.new_inputs))
+        await asyncio.to_thread(make_room, args.new_inputs or {})
 
     async def before_update(args: ResourceHookArgs) -> None:
         old, new = _name(args.old_inputs), _name(args.new_inputs)
@@ -105,8 +112,11 @@ def hooks(devices: Devices) -> ResourceHookBinding:
     )
 
 
-def key_hooks(tailscale: Tailscale) -> ResourceHookBinding:
-    """Return what the engine is to call before it makes a key: Tailscale refuses one whose tag nobody owns."""
+def key_hooks(tailscale: Tailscale, leftovers: Leftovers) -> ResourceHookBinding:
+    """Return what the engine is to call before it makes a key, and after it deleted one.
+
+    Tailscale refuses a key whose tag nobody owns.
+    """
 
     async def before_create(_: ResourceHookArgs) -> None:
         current = await asyncio.to_thread(tailscale.policy)
@@ -116,7 +126,13 @@ def key_hooks(tailscale: Tailscale) -> ResourceHookBinding:
                 "merge what `pulumi preview` shows as tailnet_policy, and run `pulumi up` again"
             )
 
-    return ResourceHookBinding(before_create=[ResourceHook("key-before-create", before_create)])
+    def after_delete(args: ResourceHookArgs) -> None:
+        leftovers.note_deleted_key(args.id)
+
+    return ResourceHookBinding(
+        before_create=[ResourceHook("key-before-create", before_create)],
+        after_delete=[ResourceHook("key-after-delete", after_delete)],
+    )
 
 
 def policy_hooks(tailscale: Tailscale, wanted: str) -> ResourceHookBinding:

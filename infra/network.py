@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 _ANYWHERE = ["0.0.0.0/0", "::/0"]
+# For documentation (RFC 5737): nobody has these addresses, and none of their packets comes through the internet.
+_NOBODY = ["192.0.2.0/24"]
 WIREGUARD_PORT = 41641
 
 
@@ -50,7 +52,16 @@ class Perimeter(ComponentResource):
 
 
 def _rules(settings: Settings) -> list[hcloud.FirewallRuleArgs]:
-    rules = []
+    # Hetzner's provider never takes away the last rule (terraform-provider-hcloud issue 1482): where it had been the
+    # way in for rescue, that would stay open for good. So there is always one, which opens nothing.
+    rules = [
+        hcloud.FirewallRuleArgs(
+            direction="in",
+            protocol="icmp",
+            source_ips=_NOBODY,
+            description="nothing; so that no other rule is the last",
+        )
+    ]
     if settings.tailnet.udp:
         rules.append(
             hcloud.FirewallRuleArgs(

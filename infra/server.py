@@ -9,6 +9,7 @@ import pulumi_hcloud as hcloud
 from pulumi import Alias, ComponentResource, Output, ResourceHookBinding, ResourceOptions
 
 from infra import text
+from infra.leftovers import KEY_LABEL
 from infra.tailnet import join_key
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Node(ComponentResource):
             server_type=node.server_type,
             image=node.image,
             location=node.location,
-            labels={**around.labels, "role": node.role},
+            labels={**around.labels, "role": node.role, KEY_LABEL: self._key.id},
             ssh_keys=around.ssh_keys,
             firewall_ids=[around.perimeter.firewall_id],
             networks=[hcloud.ServerNetworkArgs(network_id=around.perimeter.network_id)],
@@ -93,6 +94,8 @@ class Node(ComponentResource):
                 # What only matters at the first start: no later edit of it may replace a server.
                 ignore_changes=["userData", "image", "sshKeys", "networks", "publicNets"],
                 replace_with=[self._key],
+                # One whose making failed half-way, which an update would only take for whole.
+                replace_on_changes=["#initerror"],
                 delete_before_replace=True,
                 protect=node.protect,
                 hooks=around.server_hooks,

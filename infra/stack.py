@@ -14,6 +14,8 @@ from pulumi.runtime.config import CONFIG, get_config_env
 from infra import config, devices, prices, tailnet
 from infra.devices import Devices
 from infra.errors import ConfigurationError, ServiceError
+from infra.hetzner import Hetzner
+from infra.leftovers import Leftovers
 from infra.network import Perimeter
 from infra.server import Node, Surroundings
 from infra.tailscale import Tailscale
@@ -39,6 +41,7 @@ def deploy() -> None:
     api = Tailscale(settings.tailscale)
     common = Common(stack, settings, labels)
     watched = Devices(api)
+    leftovers = Leftovers(Hetzner(settings.hetzner))
     around = Surroundings(
         settings=settings,
         labels=labels,
@@ -47,8 +50,8 @@ def deploy() -> None:
         groups=common.groups,
         devices=watched,
         ready=tailnet.write_rules(settings.tailnet, api),
-        server_hooks=devices.hooks(watched),
-        key_hooks=devices.key_hooks(api),
+        server_hooks=devices.hooks(watched, leftovers),
+        key_hooks=devices.key_hooks(api, leftovers),
     )
     hosts = [Node(node, around).host for node in settings.nodes]
     pulumi.export(

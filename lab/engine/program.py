@@ -24,7 +24,7 @@ TOLD = 32
 
 
 def main() -> int:
-    """Run the program to its end and return the exit status: 0, 1 after an error that names itself, or `TOLD`."""
+    """Run the program to its end and return the exit status: 0, or `TOLD` after an error."""
     run: dict[str, Any] = json.load(sys.stdin)
     os.chdir(run["pwd"])
     sys.argv = [run["program"], *run["args"]]
@@ -39,7 +39,7 @@ def main() -> int:
         loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: _execute(run["program"])))
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
-        return 1
+        return TOLD
     except Exception:  # whatever the program raised is the person's to read
         pulumi.log.error(f"Program failed with an unhandled exception:\n{traceback.format_exc()}")
         return TOLD

@@ -174,7 +174,9 @@ def _stack(outputs: dict[str, Any]) -> dict[str, Any]:
     """Return the output `inventory`, with nothing in it that would surprise further on."""
     stack = outputs.get("inventory")
     if not isinstance(stack, dict):
-        raise AnsibleParserError("the stack has no output `inventory`: it has no nodes yet; say `pulumi up` first")
+        raise AnsibleParserError(
+            "the stack has no output `inventory`: it has no nodes yet, or its first `pulumi up` failed; say `pulumi up`"
+        )
     if stack.get("version") != VERSION:
         raise AnsibleParserError(
             f"the stack's output `inventory` has version {stack.get('version')!r}, and this kit reads {VERSION}: "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pulumi import ResourceHook, ResourceHookArgs
@@ -12,8 +14,12 @@ from infra import devices, policy
 from infra.config import read
 from infra.devices import Devices
 from infra.errors import InfraError, ServiceError
-from infra.settings import TailscaleAccess
+from infra.hetzner import Hetzner
+from infra.leftovers import Leftovers
+from infra.settings import HetznerAccess, TailscaleAccess
 from infra.tailscale import Tailscale
+from tests.support.hetzner import Hetzner as StandIn
+from tests.support.hetzner import create_server, start_server, unique
 from tests.support.infra import values
 from tests.support.tailscale_api import Client, serve
 
@@ -28,6 +34,13 @@ TAILNET = read(values(tailnet__admins=[]), {}).tailnet
 def api(tmp_path: Path) -> Iterator[Client]:
     with serve(tmp_path / "state.json", "--memory") as client:
         yield client
+
+
+@pytest.fixture
+def leftovers(hetzner: StandIn) -> Leftovers:
+    return Leftovers(
+        Hetzner(HetznerAccess(url=hetzner.endpoint, token=hetzner.token), sleep=lambda _: time.sleep(0.05))
+    )
 
 
 @pytest.fixture
@@ -127,16 +140,16 @@ def test_a_name_that_is_taken_is_not_taken_again(ready: Client) -> None:
     assert sorted(ready.devices()) == ["agents-1", "builder-1"]
 
 
-def args(name: str, old: str = "") -> ResourceHookArgs:
-    return ResourceHookArgs("urn", "1", name, "type", new_inputs={"name": name}, old_inputs={"name": old or name})
+def args(name: str, old: str = "", key: str = "1", id_: str = "1") -> ResourceHookArgs:
+    inputs = {"name": name, "labels": {"stack": "lab", "join-key": key}}
+    return ResourceHookArgs("urn", id_, name, "type", new_inputs=inputs, old_inputs={"name": old or name})
 
 
 def call(hooks: Sequence[object] | None, given: ResourceHookArgs) -> None:
     (hook,) = hooks or []
     assert isinstance(hook, ResourceHook)
-    done = hook(given)
-    assert done is not None
-    asyncio.run(_until(done))
+    if done := hook(given):
+        asyncio.run(_until(done))
 
 
 async def _until(done: Awaitable[None]) -> None:
@@ -150,9 +163,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_the_engine_calls_with_the_servers_names(ready: Client) -> None:
+def test_the_engine_calls_with_the_servers_names(ready: Client, leftovers: Leftovers) -> None:
     join(ready, "agents-1", connected=True)
-    hooks = devices.hooks(Devices(tailscale(ready)))
+    hooks = devices.hooks(Devices(tailscale(ready)), leftovers)
     call(hooks.before_update, args("agents-1"))
     assert list(ready.devices()) == ["agents-1"]
     call(hooks.before_update, args("builder-1", "agents-1"))
@@ -162,6 +175,58 @@ def test_the_engine_calls_with_the_servers_names(ready: Client) -> None:
     join(ready, "agents-1", connected=True)
     with pytest.raises(InfraError):
         call(hooks.before_create, args("agents-1"))
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_server_that_an_interrupted_run_made_goes_with_its_device(
+    ready: Client, leftovers: Leftovers, cloud: Any
+) -> None:
+    name = unique("agents")
+    create_server(cloud, name=name, labels={"stack": "lab", "join-key": "old"})
+    join(ready, name, connected=True)
+    hooks = devices.hooks(Devices(tailscale(ready)), leftovers)
+    with pytest.raises(InfraError, match="not this stack's"):
+        call(hooks.before_create, args(name, key="new"))
+    assert cloud.servers.get_by_name(name)
+    # This run replaces the key that it joined with.
+    call(devices.key_hooks(tailscale(ready), leftovers).after_delete, args("key", id_="old"))
+    call(hooks.before_create, args(name, key="new"))
+    assert cloud.servers.get_by_name(name) is None
+    assert ready.devices() == {}
+
+
+@pytest.mark.parametrize("labels", [{}, {"stack": "lab"}, {"stack": "other", "join-key": "1"}, {"join-key": "1"}])
+def test_a_server_that_this_stack_did_not_make_stays(leftovers: Leftovers, cloud: Any, labels: dict[str, str]) -> None:
+    name = unique("agents")
+    create_server(cloud, name=name, labels=labels)
+    assert not leftovers.remove(name, {"stack": "lab", "join-key": "1"})
+    assert cloud.servers.get_by_name(name)
+
+
+def test_a_server_of_yesterday_stays(leftovers: Leftovers, cloud: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, labels = unique("agents"), {"stack": "lab", "join-key": "1"}
+    create_server(cloud, name=name, labels=labels)
+    monkeypatch.setattr("infra.leftovers._LONGEST", timedelta(0))
+    assert not leftovers.remove(name, labels)
+    monkeypatch.undo()
+    assert leftovers.remove(name, labels)
+
+
+def test_a_server_that_is_still_being_made_is_waited_for(leftovers: Leftovers, hetzner: StandIn, cloud: Any) -> None:
+    name, labels = unique("agents"), {"stack": "lab", "join-key": "1"}
+    hetzner.fault(action="create_server", seconds=2)
+    start_server(cloud, name=name, labels=labels)
+    assert leftovers.remove(name, labels)
+    assert cloud.servers.get_by_name(name) is None
+
+
+def test_a_protected_server_is_left_and_the_refusal_told(leftovers: Leftovers, cloud: Any) -> None:
+    name, labels = unique("agents"), {"stack": "lab", "join-key": "1"}
+    server = create_server(cloud, name=name, labels=labels)
+    server.change_protection(delete=True, rebuild=True).wait_until_finished()
+    with pytest.raises(InfraError, match="in no state and protected; delete it at Hetzner"):
+        leftovers.remove(name, labels)
+    assert cloud.servers.get_by_name(name)
 
 
 @pytest.mark.usefixtures("registered")
@@ -176,8 +241,8 @@ def test_a_policy_of_the_users_own_is_not_written_over(api: Client) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_no_key_is_made_whose_tag_nobody_owns(api: Client) -> None:
-    hooks = devices.key_hooks(tailscale(api))
+def test_no_key_is_made_whose_tag_nobody_owns(api: Client, leftovers: Leftovers) -> None:
+    hooks = devices.key_hooks(tailscale(api), leftovers)
     with pytest.raises(InfraError, match="no tagOwners for tag:admin, tag:broker, tag:gateway, tag:runner"):
         call(hooks.before_create, args("agents-1-key"))
     api.set_policy(policy.render(TAILNET)).raise_for_status()

@@ -193,6 +193,7 @@ def test_a_program_that_fails_says_why(make: Callable[..., Stack], program: str,
     assert preview.status != 0
     assert message in preview.output
     assert ("Traceback" in preview.output) is traced
+    assert "unhandled error" not in preview.output, "the engine adds nothing to what the program said"
 
 
 @pytest.mark.parametrize(

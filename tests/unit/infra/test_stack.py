@@ -126,13 +126,16 @@ def test_each_node_has_a_key_of_its_own_for_one_use(declare: Any) -> None:
 def test_a_server_is_wired_to_what_it_needs(declare: Any) -> None:
     declared = declare()
     server = declared.inputs["agents-2-server"]
+    options = declared.options["agents-2-server"]
+    assert options.replaceOnChanges == ["#initerror"]
     ids = {name: number for number, name in enumerate(declared.inputs, start=1)}
     assert server["name"] == "agents-2"
     assert (server["serverType"], server["image"], server["location"]) == ("cx23", "debian-13", "fsn1")
     assert server["firewallIds"] == [ids["dev-firewall"]]
     assert server["networks"][0]["networkId"] == ids["dev-network"]
     assert server["placementGroupId"] == ids["dev-runners-0-group"]
-    assert server["labels"] == {"managed-by": "openclaw-fleet", "stack": "dev", "role": "runner"}
+    key = str(ids["agents-2-key"])
+    assert server["labels"] == {"managed-by": "openclaw-fleet", "stack": "dev", "role": "runner", "join-key": key}
     assert server["keepDisk"] is True
     assert (server["deleteProtection"], server["rebuildProtection"]) == (False, False)
     assert all(part in server["userData"]["value"] for part in ("--hostname=agents-2", KEY, SSH_KEY))
@@ -192,7 +195,7 @@ def test_a_renamed_node_is_the_same_node(declare: Any) -> None:
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({}, []),
+        ({}, []),  # and what opens nothing: see infra/network.py
         ({"tailnet__udp": True}, [("udp", "41641", ["0.0.0.0/0", "::/0"])]),
         ({"fleet__rescueCidr": "203.0.113.7/32"}, [("tcp", "22", ["203.0.113.7/32"])]),
     ],
@@ -200,7 +203,8 @@ def test_a_renamed_node_is_the_same_node(declare: Any) -> None:
 def test_the_firewall_lets_in_only_what_was_asked_for(
     declare: Any, changed: dict[str, Any], expected: list[Any]
 ) -> None:
-    rules = declare(**changed).inputs["dev-firewall"].get("rules", [])
+    nothing, *rules = declare(**changed).inputs["dev-firewall"]["rules"]
+    assert (nothing["protocol"], nothing["direction"], nothing["sourceIps"]) == ("icmp", "in", ["192.0.2.0/24"])
     assert [(rule["protocol"], rule["port"], rule["sourceIps"]) for rule in rules] == expected
     assert all(rule["direction"] == "in" for rule in rules)
 

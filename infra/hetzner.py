@@ -1,0 +1,76 @@
+"""The calls of Hetzner's API (https://docs.hetzner.cloud) for servers that are in no state."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from infra.errors import ServiceError
+from infra.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from infra.settings import HetznerAccess
+
+_POLL_SECONDS = 1.0
+_DELETION_SECONDS = 300
+# An action of the server's own is under way.
+_BUSY = frozenset({HTTPStatus.CONFLICT, HTTPStatus.LOCKED})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as the API has it."""
+
+    id: int
+    labels: Mapping[str, str]
+    created: datetime
+    protected: bool
+
+
+class Hetzner:
+    """One project's servers. Safe to use from several threads."""
+
+    def __init__(self, access: HetznerAccess, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._service = Service("Hetzner's API", f"{access.url}/", sleep=sleep)
+        self._token = access.token
+        self._sleep = sleep
+
+    def server(self, name: str) -> Server | None:
+        """Return the server of this name."""
+        listed = self._service.ask("GET", "servers", token=self._token, params={"name": name}).json()["servers"]
+        for server in listed:
+            return Server(
+                id=server["id"],
+                labels=server["labels"],
+                created=datetime.fromisoformat(server["created"]),
+                protected=server["protection"]["delete"],
+            )
+        return None
+
+    def delete_server(self, server: Server) -> None:
+        """Delete a server and wait until it is gone; what is being done to it may come to its end before.
+
+        Raises:
+            ServiceError: The API refused, or it took longer than five minutes.
+        """
+        deadline = time.monotonic() + _DELETION_SECONDS
+        while self._is_there(server):
+            if time.monotonic() > deadline:
+                raise ServiceError(f"Hetzner's API: server {server.id} is not gone after {_DELETION_SECONDS} s")
+            self._sleep(_POLL_SECONDS)
+
+    def _is_there(self, server: Server) -> bool:
+        """Ask for a server's deletion, and return whether it may still be there."""
+        try:
+            self._service.ask("DELETE", f"servers/{server.id}", token=self._token)
+        except ServiceError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return False
+            if error.status not in _BUSY:
+                raise
+        return True

@@ -1,0 +1,88 @@
+"""The kit's own program where something fails: the next `up` completes, and nothing of somebody else's is touched."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.kit import NODES, selected_stack
+
+if TYPE_CHECKING:
+    from tests.support.kit import Fleet
+
+
+def test_a_user_s_own_policy_is_never_overwritten(new: Fleet) -> None:
+    theirs = '{"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}], // by hand\n "tagOwners": {"tag:x": []}}'
+    new.apis.tailnet("POST", "tailnet/-/acl", content=theirs)
+    up = new.stack.up()
+    assert up.status != 0
+    assert "policy of its own" in up.output
+    assert new.apis.tailnet("GET", "tailnet/-/acl").text == theirs
+    assert not new.servers()
+
+
+FAULTS = [
+    {"match": "POST /networks", "code": "service_error", "status": 500},
+    {"match": "POST /servers", "code": "resource_unavailable", "status": 412},
+    {"match": "POST /servers", "code": "rate_limit_exceeded", "status": 429},
+    {"action": "create_server", "code": "action_failed", "message": "no disk"},
+    {"match": "POST /volumes", "code": "service_error", "status": 500},
+    {"match": "POST /placement_groups", "code": "service_error", "status": 500},
+    {"action": "add_subnet", "code": "action_failed", "message": "no room"},
+    {"action": "create_volume", "code": "action_failed", "message": "no disk"},
+    {"action": "attach_volume", "code": "action_failed", "message": "no slot"},
+]
+
+
+@pytest.mark.parametrize(
+    "fault", FAULTS, ids=lambda fault: f"{fault.get('match', fault.get('action'))} {fault['code']}"
+)
+def test_after_a_fault_the_next_up_completes(new: Fleet, fault: dict[str, Any]) -> None:
+    new.apis.fault(**fault)
+    failed = new.stack.up()
+    assert failed.status != 0 or fault["code"] == "rate_limit_exceeded", "nothing came of the fault"
+    new.up()
+    assert set(new.servers()) == set(new.apis.devices()) == set(NODES)
+    assert all(host["private"] for host in new.hosts().values())
+    new.is_settled()
+
+
+def test_a_server_that_joined_and_was_never_whole_is_made_anew_with_another_key(selected: Fleet) -> None:
+    selected.apis.fault(action="attach_to_network", code="action_failed", message="no address")
+    assert "no address" in selected.stack.up().output
+    again = selected.stack.up()
+    assert again.status != 0
+    assert "run `fleet up`, which makes another" in again.output
+    selected_stack().up(print)
+    assert set(selected.servers()) == set(selected.apis.devices()) == set(NODES)
+    assert all(host["private"] for host in selected.hosts().values())
+    selected.is_settled()
+
+
+def test_after_a_failure_the_nodes_from_before_are_still_in_the_inventory(fleet: Fleet) -> None:
+    fleet.nodes(agents_3={"role": "runner"})
+    fleet.apis.fault(match="POST /servers", code="resource_unavailable", status=412)
+    assert fleet.stack.up().status != 0
+    assert set(fleet.hosts()) == set(NODES)
+
+
+def test_after_a_kill_the_server_that_no_state_knows_goes_and_another_is_made(fleet: Fleet) -> None:
+    fleet.nodes(agents_3={"role": "runner"})
+    fleet.apis.fault(action="create_server", seconds=3)
+    process = fleet.stack.start("up", "--yes", "--skip-preview")
+    fleet.apis.await_server("agents-3")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+    fleet.apis.await_device("agents-3")
+    lost = fleet.servers()["agents-3"]
+    assert fleet.stack.run("cancel", "--yes").status == 0
+    again = fleet.stack.up()
+    assert again.status != 0
+    assert "run `fleet up`, which makes another, or raise fleet:nodes.agents-3.generation by one" in again.output
+    assert "agents-3" not in fleet.servers() | fleet.apis.devices()
+    fleet.nodes(agents_3={"role": "runner", "generation": 2})
+    fleet.up()
+    assert fleet.servers()["agents-3"] != lost
+    assert set(fleet.servers()) == set(fleet.apis.devices()) == {*NODES, "agents-3"}
