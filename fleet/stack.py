@@ -82,8 +82,7 @@ class Stack:
         state = self.export()
         if begun := unfinished.begun(state):
             self._import(begun, on_line)
-        again = [word for key in unfinished.keys(state) for word in ("--replace", key)]
-        done = self._change(["up", "--skip-preview", *again], on_line)
+        done = self._complete(unfinished.keys(state), on_line)
         if unfinished.was_interrupted(state):
             self._change(["refresh", "--skip-preview", "--clear-pending-creates"], on_line)
         return done
@@ -111,6 +110,18 @@ class Stack:
         """Return the stack's state; secrets stay encrypted."""
         state: dict[str, Any] = json.loads(_ask("stack", "export", "--stack", self.name))
         return state
+
+    def _complete(self, keys: list[str], on_line: Callable[[str], None]) -> str:
+        """Run up; and again with other keys where nodes had no whole server before, and have none now."""
+        try:
+            return self._change(["up", "--skip-preview"], on_line)
+        except StackError:
+            still = set(keys).intersection(unfinished.keys(self.export()))
+            if not still:
+                raise
+        # A server that the first run deleted, and did not make again, would be deleted once more without a refresh.
+        replaced = [word for key in sorted(still) for word in ("--replace", key)]
+        return self._change(["up", "--skip-preview", "--refresh", *replaced], on_line)
 
     def _import(self, begun: list[unfinished.Begun], on_line: Callable[[str], None]) -> None:
         """Take into the state what an interrupted run has made."""

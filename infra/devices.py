@@ -53,7 +53,7 @@ class Devices:
         if key and not self._tailscale.can_join_with(key):
             raise InfraError(
                 f"{name}: its join key was used or has expired, so that a new server could not join; run `fleet up`, "
-                f"which makes another, or raise fleet:nodes.{name}.generation by one and run `pulumi up` again"
+                f"which makes another, or raise fleet:nodes.{name}.generation by one and run `pulumi up --refresh`"
             )
 
     def after_delete(self, name: str) -> None:

@@ -69,6 +69,7 @@ def test_an_interrupt_ends_the_engine_in_good_order_and_up_goes_on_from_there(se
 
 def test_the_engine_outlives_us(selected: Fleet) -> None:
     """Killed alone, we leave the engine to end its work: our death must not be the end of its output."""
+    selected.apis.fault(action="create_server", seconds=15)
     up = selected.start(_UP)
     selected.wait_for(selected.servers, "a server")
     os.kill(up.pid, signal.SIGKILL)
