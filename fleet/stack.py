@@ -82,7 +82,7 @@ class Stack:
         state = self.export()
         if begun := unfinished.begun(state):
             self._import(begun, on_line)
-        done = self._complete(unfinished.keys(state), on_line)
+        done = self._complete(state, on_line)
         if unfinished.was_interrupted(state):
             self._change(["refresh", "--skip-preview", "--clear-pending-creates"], on_line)
         return done
@@ -111,12 +111,13 @@ class Stack:
         state: dict[str, Any] = json.loads(_ask("stack", "export", "--stack", self.name))
         return state
 
-    def _complete(self, keys: list[str], on_line: Callable[[str], None]) -> str:
+    def _complete(self, state: dict[str, Any], on_line: Callable[[str], None]) -> str:
         """Run up; and again with other keys where nodes had no whole server before, and have none now."""
+        broken = [word for key in unfinished.keys_of_broken(state) for word in ("--replace", key)]
         try:
-            return self._change(["up", "--skip-preview"], on_line)
+            return self._change(["up", "--skip-preview", *broken], on_line)
         except StackError:
-            still = set(keys).intersection(unfinished.keys(self.export()))
+            still = set(unfinished.keys(state)).intersection(unfinished.keys(self.export()))
             if not still:
                 raise
         # A server that the first run deleted, and did not make again, would be deleted once more without a refresh.

@@ -78,6 +78,12 @@ def begun(exported: Mapping[str, Any]) -> list[Begun]:
     return [Begun(resource) for resource in made if resource["urn"] not in known]
 
 
+def keys_of_broken(exported: Mapping[str, Any]) -> list[str]:
+    """Return the URNs of the keys of nodes whose servers' making failed half-way: the engine would only update them."""
+    broken = {_name(each["urn"]).removesuffix("-server") for each in _resources(exported) if _is_broken_server(each)}
+    return [urn for urn in keys(exported) if _name(urn).removesuffix("-key") in broken]
+
+
 def keys(exported: Mapping[str, Any]) -> list[str]:
     """Return the URNs of the keys whose nodes have no whole server."""
     resources = _resources(exported)
@@ -132,7 +138,14 @@ def _asked(client: httpx.Client, path: str, **parameters: str) -> Any:
 
 
 def _is_whole_server(resource: Mapping[str, Any]) -> bool:
-    return resource["type"] == _SERVER and not resource.get("initErrors") and not resource.get("pendingReplacement")
+    is_there = resource["type"] == _SERVER and not resource.get("pendingReplacement")
+    return is_there and not _is_broken_server(resource)
+
+
+def _is_broken_server(resource: Mapping[str, Any]) -> bool:
+    # A failed change leaves errors too, and must never cost a server that was whole before.
+    never_changed = resource.get("created") == resource.get("modified")
+    return resource["type"] == _SERVER and bool(resource.get("initErrors")) and never_changed
 
 
 def _name(urn: str) -> str:

@@ -94,8 +94,6 @@ class Node(ComponentResource):
                 # What only matters at the first start: no later edit of it may replace a server.
                 ignore_changes=["userData", "image", "sshKeys", "networks", "publicNets"],
                 replace_with=[self._key],
-                # One whose making failed half-way, which an update would only take for whole.
-                replace_on_changes=["#initerror"],
                 delete_before_replace=True,
                 protect=node.protect,
                 hooks=around.server_hooks,

@@ -36,13 +36,19 @@ def state(*resources: dict[str, Any], creating: tuple[dict[str, Any], ...] = ())
         ((), []),
         ((key("a"), server("a")), []),
         ((key("a"),), ["a"]),
-        ((key("a"), server("a", initErrors=["no disk"])), ["a"]),
+        ((key("a"), server("a", initErrors=["no disk"], created="1", modified="1")), ["a"]),
+        ((key("a"), server("a", initErrors=["no such type"], created="1", modified="2")), []),
         ((key("a"), server("a", pendingReplacement=True)), ["a"]),
         ((key("a"), server("b"), key("b")), ["a"]),
     ],
 )
 def test_a_node_without_a_whole_server_gets_another_key(resources: tuple[dict[str, Any], ...], expected: Any) -> None:
     assert unfinished.keys(state(*resources)) == [key(name)["urn"] for name in expected]
+
+
+def test_a_server_that_is_not_there_is_not_broken() -> None:
+    broken = server("b", initErrors=["no disk"], created="1", modified="1")
+    assert unfinished.keys_of_broken(state(key("a"), key("b"), broken)) == [key("b")["urn"]]
 
 
 def test_an_empty_stack_has_nothing_unfinished() -> None:
