@@ -162,6 +162,7 @@ def test_check(seen: dict[str, dict[str, str]], node: str, check: str) -> None:
     assert seen[node][check] == CHECKS[check][1]
 
 
+@pytest.mark.tailnet
 @pytest.mark.parametrize("node", NODES)
 def test_net_listeners(fleet: TestFleet, node: str) -> None:
     host = fleet.host(node)
@@ -188,6 +189,7 @@ def test_ssh_refusals(stranger: auditor.Stranger, node: str) -> None:
     assert {what: line for what, line in said.items() if auditor.REFUSALS[what] not in line} == {}
 
 
+@pytest.mark.tailnet
 @BOTH_DEBIANS
 def test_net_drop(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A neighbour reaches nothing that was not declared; it is the firewall that drops, and its unit brings it back."""
@@ -220,6 +222,7 @@ def test_net_metadata(fleet: TestFleet, node: str) -> None:
         host.run_expect([0], "systemctl restart openclaw-firewall")
 
 
+@pytest.mark.tailnet
 @BOTH_DEBIANS
 def test_net_loopback(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A packet from a neighbour that says it is from 127.0.0.1 is dropped, even where the kernel lets it in."""
@@ -232,6 +235,7 @@ def test_net_loopback(fleet: TestFleet, stranger: auditor.Stranger, node: str) -
         host.run_expect([0], "systemctl restart openclaw-firewall")
 
 
+@pytest.mark.tailnet
 @BOTH_DEBIANS
 def test_net_ping(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A ping is answered, a flood is not."""
@@ -242,6 +246,7 @@ def test_net_ping(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> No
     assert 0 < answered < 100
 
 
+@pytest.mark.tailnet
 @BOTH_DEBIANS
 def test_net_forward(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A node whose kernel would pass packets on passes none."""
@@ -268,6 +273,7 @@ def test_log_rate(fleet: TestFleet, node: str) -> None:
     assert int(host.run_expect([0], "journalctl -o cat -u audit-flood | grep -cx '[0-9]*'").stdout) < 25000
 
 
+@pytest.mark.tailnet
 def test_log_trail(fleet: TestFleet, stranger: auditor.Stranger) -> None:
     """Who came in with which key, and what they did as root, can be read after a reboot; and the firewall is up."""
     for node in AGENTS:

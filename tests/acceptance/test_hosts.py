@@ -42,6 +42,7 @@ def _answers_in_the_tailnet(fleet: TestFleet, source: str | None, node: str, por
     return bool(said)
 
 
+@pytest.mark.tailnet
 def test_everything_goes_over_the_tailnet(fleet: TestFleet) -> None:
     for node in NODES:
         assert _answers_in_the_tailnet(fleet, None, node, 22)
@@ -49,6 +50,7 @@ def test_everything_goes_over_the_tailnet(fleet: TestFleet) -> None:
     assert not _answers(fleet, "broker-1", 8000)
 
 
+@pytest.mark.tailnet
 def test_runners_nodes_reach_the_broker_and_nothing_else(fleet: TestFleet) -> None:
     for node in ("agents-1", "agents-2"):
         assert _answers_in_the_tailnet(fleet, node, "broker-1", 8000)
@@ -125,6 +127,7 @@ def test_time_and_updates_are_looked_after(fleet: TestFleet, node: str) -> None:
     assert '"1"' in enabled
 
 
+@pytest.mark.tailnet
 @pytest.mark.parametrize("node", ["agents-1", "agents-2"])
 def test_agents_work_again_by_themselves_after_a_reboot(fleet: TestFleet, node: str) -> None:
     fleet.lab.run("reboot", node)
@@ -133,6 +136,7 @@ def test_agents_work_again_by_themselves_after_a_reboot(fleet: TestFleet, node: 
         assert (done.returncode, done.stdout) == (0, f"{agent}\n"), done.stderr
 
 
+@pytest.mark.tailnet
 def test_the_broker_serves_again_by_itself_after_a_reboot(fleet: TestFleet) -> None:
     before = fleet.status()
     fleet.lab.run("reboot", "broker-1")

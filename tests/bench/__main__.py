@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from tests.bench.site import Converged
 
-# What judges site.yml's hosts in CI judges the script's here, save what is about a scenario's own variables.
+# What judges site.yml's hosts in CI judges the script's here, save what is about a scenario's own variables, and about
+# the tailnet that these hosts are not in.
 _CHECKS = {
     "roles": tuple(f"roles/{role}/molecule/default/tests/test_default.py" for role in ("broker", "runner")),
     "hosts": ("tests/acceptance/test_hosts.py", "tests/acceptance/test_audit.py"),
@@ -105,7 +106,17 @@ def check(results: Path) -> list[tuple[bool, str]]:
         log = results / f"check-{name}.log"
         with log.open("w") as output:
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--ansible-inventory={listed}", *tests],
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "-p",
+                    "no:cacheprovider",
+                    "-m",
+                    "not tailnet",
+                    f"--ansible-inventory={listed}",
+                    *tests,
+                ],
                 cwd=PROJECT,
                 env={**environment, CONVERGED: PURPOSE},
                 stdin=subprocess.DEVNULL,
