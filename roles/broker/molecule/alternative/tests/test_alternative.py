@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 testinfra_hosts = ["ansible://brokers"]
 URL = "http://127.0.0.2:8001"
 BOT, WORKER = "shared-by-bots", "shared-by-workers"
-STATE, VOLUME = "/var/lib/openclaw-broker", "/dev/disk/by-id/scsi-0HC_Volume_1"
+STATE, VOLUME = "/var/lib/openclaw-broker", "/dev/volume-1"
 RELEASES = "/opt/openclaw/releases/broker"
 
 # Opens connections that ask for nothing, then asks over one more and prints the answer's status.
