@@ -245,7 +245,7 @@ class Lab:
             "BatchMode=yes",
             "StrictHostKeyChecking=yes",
             f"UserKnownHostsFile={self.known_hosts}",
-            "ConnectTimeout=5",
+            "ConnectTimeout=10",
             "ServerAliveInterval=5",
             f"ProxyCommand=nsenter --net={self.namespace} nc -q 0 %h %p",
         ]

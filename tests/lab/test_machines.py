@@ -8,7 +8,7 @@ import pytest
 
 from lab import cgroups, mounts, network
 from lab.errors import CommandFailedError
-from lab.process import run
+from lab.process import run, wait_until
 from tests.support.lab import TestLab
 
 BOTH = pytest.mark.parametrize("host", ["debian12", "debian13"])
@@ -48,7 +48,7 @@ def test_a_cut_host_cannot_be_reached_until_it_is_healed(lab: TestLab) -> None:
     machine = lab.machine("debian13")
     lab.run("cut", "debian13")
     with pytest.raises(CommandFailedError):
-        machine.ssh("true")
+        run(["ssh", "-F", str(lab.lab.ssh_config), "-o", "ConnectTimeout=2", "debian13", "true"])
     lab.run("heal", "debian13")
     machine.wait()
 
@@ -57,18 +57,21 @@ def test_a_cut_host_cannot_be_reached_until_it_is_healed(lab: TestLab) -> None:
 def test_a_cut_in_one_direction_loses_only_that(lab: TestLab, direction: str, heard: bool) -> None:
     listener, sender = lab.machine("debian13"), lab.machine("debian12")
     ear = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 4000)); print(s.recv(9), flush=True)"
-    listener.ssh(f'sudo systemd-run --quiet --collect --unit=ear python3 -c "{ear}"')
+    listener.ssh(
+        f'sudo systemd-run --quiet --collect --unit=ear-{direction} python3 -c "{ear}";'
+        " until ss --no-header --listening --udp --numeric | grep -q :4000; do sleep 0.1; done"
+    )
     try:
         # Known before, so that no question for the address is lost in the other direction.
-        sender.ssh(f"ping -c 1 -W 1 {listener.address}")
+        sender.ssh(f"ping -c 1 -W 20 {listener.address}")
         lab.run("cut", "debian13", "--direction", direction)
         with pytest.raises(CommandFailedError):
             sender.ssh(f"ping -c 1 -W 1 {listener.address}")
         sender.ssh(f"echo heard > /dev/udp/{listener.address}/4000")
     finally:
         lab.run("heal", "debian13")
-    sender.ssh(f"ping -c 1 -W 1 {listener.address}")
-    log = listener.ssh("sudo systemctl stop ear 2> /dev/null; sudo journalctl -u ear -o cat --since -30s")
+    sender.ssh(f"ping -c 1 -W 20 {listener.address}")
+    log = listener.ssh(f"sudo systemctl stop ear-{direction} 2> /dev/null; sudo journalctl -u ear-{direction} -o cat")
     assert ("heard" in log) is heard
 
 
@@ -91,7 +94,8 @@ def test_one_process_hangs_alone(lab: TestLab, host: str) -> None:
     lab.run("hang", host, "--process", pid)
     assert machine.ssh(lines) == machine.ssh(lines)
     lab.run("resume", host)
-    assert machine.ssh(lines) != machine.ssh(lines)
+    hung = machine.ssh(lines)
+    wait_until(lambda: machine.ssh(lines) != hung or None, what="the counter to go on", timeout=30)
     machine.ssh("sudo systemctl stop counter")
     assert "has no process 999999" in lab.command("hang", host, "--process", "999999").stderr
 
@@ -137,7 +141,7 @@ def test_the_limits_that_units_are_given_are_enforced(lab: TestLab, host: str) -
     with pytest.raises(CommandFailedError, match=r"(?i)fork"):
         machine.ssh(f"{scope} TasksMax=5 bash -c '{forks}'")
     machine.ssh(f"{scope} MemoryMax=640M --property MemorySwapMax=0 python3 -c 'bytearray(200 << 20)'")
-    machine.ssh(f"{scope} Nice=1 ping -c 1 -W 1 {lab.lab.gateway}")
+    machine.ssh(f"{scope} Nice=1 ping -c 1 -W 20 {lab.lab.gateway}")
     with pytest.raises(CommandFailedError):
         machine.ssh(f"{scope} IPAddressDeny=any ping -c 1 -W 1 {lab.lab.gateway}")
 
@@ -163,7 +167,7 @@ def test_labs_do_not_meet(lab: TestLab) -> None:
         assert neighbour.address != lab.machine("debian12").address
         with pytest.raises(CommandFailedError):
             lab.machine("debian12").ssh(f"ping -c 1 -W 1 {neighbour.address}")
-        assert lab.machine("debian12").ssh(f"ping -c 1 -W 1 {lab.machine('debian13').address}")
+        assert lab.machine("debian12").ssh(f"ping -c 1 -W 20 {lab.machine('debian13').address}")
     finally:
         other.run("down")
     assert lab.machine("debian12").is_running

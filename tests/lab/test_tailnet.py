@@ -209,7 +209,7 @@ def test_a_policy_that_is_set_by_the_api_comes_into_force(lab: TestLab, api: Cli
         wait_until(lambda: opens("one.tail.lab", port_open), what=f"port {port_open} to open", timeout=_SOON)  # noqa: B023
         wait_until(lambda: closes("one.tail.lab", port_closed), what=f"port {port_closed} to close", timeout=_SOON)  # noqa: B023
         # It is the policy that closed it.
-        assert opens(one.address, port_closed)
+        wait_until(lambda: opens(one.address, port_closed), what="its port beside the tailnet", timeout=_SOON)  # noqa: B023
 
 
 def test_a_policy_that_headscale_refuses_is_refused(api: Client) -> None:

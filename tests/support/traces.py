@@ -1,4 +1,5 @@
-"""What a program could leave on a machine: mounts, namespaces, links, rules, control groups, processes, files."""
+"""What a program could leave on a machine: mounts, namespaces, links, rules, loop devices, control groups, processes,
+files."""
 
 from __future__ import annotations
 
@@ -32,6 +33,7 @@ def take(lab: str, *, ignored: Path) -> set[str]:
         *(f"mount {line.split(' ')[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         *(f"link {line.split(':')[1].strip()}" for line in _lines("ip", "-oneline", "link")),
         *(f"nft {line}" for line in _lines("nft", "list", "tables")),
+        *(f"loop device of {line}" for line in _lines("losetup", "--noheadings", "--output=BACK-FILE")),
         *(f"cgroup {folder}" for folder, _, _ in os.walk("/sys/fs/cgroup") if "openclaw" in folder),
         *(f"file {path}" for tree in _TREES for path in _files(tree, skipped)),
         *(f"process {pid}" for pid in _processes(lab)),
