@@ -89,18 +89,24 @@ class LabStack:
         self._lab.service("files", "lab.execute", *enter, *server, str(_FILES_PORT))
 
     def configure(self) -> None:
-        """Write the stack's configuration: the checked-in nodes, the lab's endpoints, and its secrets."""
+        """Write the stack's configuration: the checked-in nodes, the lab's endpoints, and its secrets.
+
+        What `pulumi config set` has changed since stays, until the checked-in nodes are others.
+        """
         self._write_variables()
         self.engine.create_stack()
         kept: dict[str, Any] = yaml.safe_load(self.engine.config.read_text()) or {}
-        wanted: dict[str, Any] = yaml.safe_load(_NODES.read_text())
-        sealed = {key: value for key, value in kept.get("config", {}).items() if isinstance(value, dict)}
-        hidden = {key: value for key, value in sealed.items() if "secure" in value}
+        own: dict[str, Any] = kept.get("config", {})
+        hidden = {key: value for key, value in own.items() if isinstance(value, dict) and "secure" in value}
         salt = {key: value for key, value in kept.items() if key.startswith("encryption")}
-        configuration = {**salt, "config": {**wanted["config"], **self._endpoints(), **hidden}}
+        nodes, taken = _NODES.read_text(), self._cloud / "nodes.yml"
+        if not taken.exists() or taken.read_text() != nodes:
+            own = yaml.safe_load(nodes)["config"]
+        configuration = {**salt, "config": {**own, **self._endpoints(), **hidden}}
         partial = self.engine.config.with_suffix(".partial")
         partial.write_text(yaml.safe_dump(configuration, sort_keys=False))
         partial.replace(self.engine.config)
+        taken.write_text(nodes)
         for key, value in self._secrets().items():
             if key not in hidden:
                 self._hide(key, value)
