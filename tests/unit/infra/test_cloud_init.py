@@ -114,7 +114,7 @@ def run(folder: Path, text: str, **environment: str) -> tuple[int, list[str]]:
         ["sh"],
         input=here,
         text=True,
-        env={"PATH": f"{folder}:/usr/bin:/bin", **environment},
+        env={"PATH": f"{folder}:/usr/bin:/bin", "TMPDIR": str(folder), **environment},
         capture_output=True,
         timeout=60,
         check=False,
