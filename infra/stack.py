@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from infra.prices import Cost
-    from infra.settings import Role, Settings
+    from infra.settings import Role, Settings, Tailnet
 
 _INVENTORY_VERSION = 1
 
@@ -60,6 +60,7 @@ def deploy() -> None:
             "version": _INVENTORY_VERSION,
             "stack": stack,
             "domain": settings.tailnet.domain,
+            "settings": _shared(settings.tailnet),
             "hosts": Output.all(*hosts),
         },
     )
@@ -105,6 +106,17 @@ def _settings() -> Settings:
     except ConfigurationError as error:
         heading = f"the configuration of stack {pulumi.get_stack()} cannot be used:"
         raise pulumi.RunError("\n  ".join([heading, *error.problems])) from None
+
+
+def _shared(tailnet: Tailnet) -> dict[str, object]:
+    """Return what Ansible has to go by too, so that it is said in one place."""
+    return {
+        "login_server": tailnet.login_server,
+        "archive_sha256": tailnet.archive.sha256 if tailnet.archive else None,
+        "version": tailnet.version,
+        "broker_port": tailnet.broker_ports[0],
+        "udp": tailnet.udp,
+    }
 
 
 def _cost(settings: Settings) -> Cost | None:

@@ -113,13 +113,7 @@ class LabStack:
 
     def _write_variables(self) -> None:
         """Write, as an inventory, what Ansible must know of this tailnet and cannot learn from the stack."""
-        archive = tools.tailscale_archive()
-        variables = {
-            "tailscale_install": "archive",
-            "tailscale_archive": str(archive),
-            "tailscale_archive_checksum": self._digest(archive),
-            "tailscale_login_server": self.tailnet.login_server,
-        }
+        variables = {"tailscale_archive": str(tools.tailscale_archive())}
         self.variables.write_text(yaml.safe_dump({"tailnet": {"vars": variables}}))
 
     @staticmethod

@@ -20,6 +20,9 @@ description:
     from a file that holds what this command printed.
   - Nodes are reached by their names in the tailnet. They are in the group of their role (C(brokers), C(runners),
     C(gateways)) and in the group C(tailnet).
+  - What Ansible and the stack must do alike has the stack's values. C(tailnet) has C(tailscale_login_server),
+    C(tailscale_install) with C(tailscale_version) or C(tailscale_archive_checksum), and C(tailnet_udp). Each node has
+    C(broker_port), which so counts more than that in C(group_vars/all.yml).
   - Where Pulumi is not installed, or no stack is selected, there are no nodes, and that is no error. To be logged out
     is one where C(infra) has the configuration of a stack.
 options:
@@ -104,12 +107,15 @@ class InventoryModule(BaseInventoryPlugin):
     def _add(self, inventory: Any, stack: dict[str, Any]) -> None:
         known_hosts = _known_hosts(stack["stack"])
         tailscale = self.get_option("tailscale")
+        for key, value in _shared(stack["settings"]).items():
+            inventory.set_variable(TAILNET, key, value)
         for node in stack["hosts"]:
             name = node["name"]
             inventory.add_host(name, group=GROUPS[node["role"]])
             inventory.add_host(name, group=TAILNET)
             for key, value in _variables(node, stack["domain"], known_hosts, tailscale).items():
                 inventory.set_variable(name, key, value)
+            inventory.set_variable(name, "broker_port", stack["settings"]["broker_port"])
 
 
 class NoStackError(Exception):
@@ -182,7 +188,8 @@ def _stack(outputs: dict[str, Any]) -> dict[str, Any]:
             f"the stack's output `inventory` has version {stack.get('version')!r}, and this kit reads {VERSION}: "
             "say `pulumi up` with this version of the kit"
         )
-    _check(stack, {"stack": (str,), "domain": (str,), "hosts": (list,)})
+    _check(stack, {"stack": (str,), "domain": (str,), "settings": (dict,), "hosts": (list,)})
+    _check(stack["settings"], {"login_server": (str,), "version": (str,), "broker_port": (int,), "udp": (bool,)})
     for node in stack["hosts"]:
         _check(node, {"name": (str,), "role": (str,), "id": (int, str)})
     if unknown := {node["role"] for node in stack["hosts"]} - set(GROUPS):
@@ -195,6 +202,17 @@ def _check(part: Any, needed: dict[str, tuple[type, ...]]) -> None:
         if not isinstance(part, dict) or not isinstance(part.get(key), kinds):
             kind = " or ".join(each.__name__ for each in kinds)
             raise AnsibleParserError(f"the stack's output `inventory` is damaged: `{key}` is no {kind} in {part!r}")
+
+
+def _shared(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what all nodes have in common; where the archive itself is on this machine, the stack cannot say."""
+    checksum = settings.get("archive_sha256")
+    return {
+        "tailscale_login_server": settings["login_server"],
+        "tailscale_install": "archive" if checksum else "package",
+        **({"tailscale_archive_checksum": checksum} if checksum else {"tailscale_version": settings["version"]}),
+        "tailnet_udp": settings["udp"],
+    }
 
 
 def _variables(node: dict[str, Any], domain: str, known_hosts: Path, tailscale: str) -> dict[str, Any]:

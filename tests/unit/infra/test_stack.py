@@ -210,6 +210,13 @@ def test_the_firewall_lets_in_only_what_was_asked_for(
 def test_outputs_are_what_the_inventory_reads(declare: Any) -> None:
     outputs = declare().outputs
     assert (outputs["inventory"]["version"], outputs["inventory"]["domain"]) == (1, "tail.lab")
+    assert outputs["inventory"]["settings"] == {
+        "login_server": "",
+        "archive_sha256": None,
+        "version": "1.102.5",
+        "broker_port": 8000,
+        "udp": False,
+    }
     broker, agent, *_ = outputs["inventory"]["hosts"]
     assert set(broker) == {"name", "role", "id", "ipv4", "ipv6", "private", "volume_device", "generation"}
     assert (broker["name"], broker["role"], broker["generation"]) == ("broker-1", "broker", 1)
@@ -219,6 +226,25 @@ def test_outputs_are_what_the_inventory_reads(declare: Any) -> None:
     assert agent["volume_device"] is None
     assert outputs["monthly_cost"]["gross"] == "10.72"
     assert KEY not in json.dumps(outputs, default=str)
+
+
+def test_outputs_say_what_ansible_must_do_alike(declare: Any) -> None:
+    archive = {"url": "https://example.com/tailscale.tgz", "sha256": "0" * 64}
+    changed = {
+        "loginServer": "https://headscale.example.com",
+        "install": "archive",
+        "archive": archive,
+        "brokerPorts": [9000, 9001],
+        "udp": True,
+    }
+    outputs = declare(**{f"tailnet__{key}": value for key, value in changed.items()}).outputs
+    assert outputs["inventory"]["settings"] == {
+        "login_server": "https://headscale.example.com",
+        "archive_sha256": "0" * 64,
+        "version": "1.102.5",
+        "broker_port": 9000,
+        "udp": True,
+    }
 
 
 def test_missing_prices_keep_no_server_from_being_made(declare: Any, caplog: pytest.LogCaptureFixture) -> None:

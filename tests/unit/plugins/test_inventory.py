@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).resolve().parents[3]
 # The texts of pulumi 3.250.0.
@@ -45,8 +46,12 @@ NODES = [
 ]
 
 
+SETTINGS = {"login_server": "", "archive_sha256": None, "version": "1.2.3", "broker_port": 8000, "udp": False}
+
+
 def outputs(**changes: Any) -> dict[str, Any]:
-    return {"inventory": {"version": 1, "stack": "prod", "domain": "tail.lab", "hosts": NODES, **changes}}
+    stack = {"version": 1, "stack": "prod", "domain": "tail.lab", "settings": SETTINGS, "hosts": NODES}
+    return {"inventory": {**stack, **changes}}
 
 
 class Listing:
@@ -123,6 +128,40 @@ def test_nodes_are_in_the_groups_of_their_roles_and_reached_by_their_tailnet_nam
     assert broker["broker_volume"] == "/dev/disk/by-id/scsi-0HC_Volume_5"
     assert "broker_volume" not in agents
     assert agents["server_id"] == "18"
+
+
+_ASK = "login {{ tailscale_login_server }} {{ tailscale_install }} {{ %s }} {{ broker_port }} {{ base_firewall_allow }}"
+_BROKER = "{'port': %d, 'interface': 'tailscale0'}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "varying", "said"),
+    [
+        ({}, "tailscale_version", f"login  package 1.2.3 8000 [{_BROKER % 8000}]"),
+        (
+            {"login_server": "https://hs", "archive_sha256": "ab", "broker_port": 9000, "udp": True},
+            "tailscale_archive_checksum",
+            f"login https://hs archive ab 9000 [{_BROKER % 9000}, {{'port': 41641, 'proto': 'udp'}}]",
+        ),
+    ],
+)
+def test_what_the_stack_was_told_counts_for_ansible_too(
+    listing: Listing, changes: dict[str, Any], varying: str, said: str
+) -> None:
+    saved = listing.save(json.dumps(outputs(settings={**SETTINGS, **changes})))
+    argv = [str(Path(sys.executable).with_name("ansible")), "-i", "inventory", "broker-1", "-c", "local"]
+    shown = subprocess.run(
+        [*argv, "-m", "debug", "-a", f"msg='{_ASK % varying}'"],
+        cwd=listing.project,
+        env={**listing.environment, "OPENCLAW_OUTPUTS": saved, "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert yaml.safe_load(shown.stdout.partition("=>")[2])["msg"] == said
 
 
 def test_host_keys_are_learnt_once_into_a_file_of_the_stack(listing: Listing) -> None:
@@ -226,6 +265,8 @@ def test_a_stack_that_cannot_be_told_is_an_error_with_a_remedy(listing: Listing,
         ({"domain": None}, "`domain` is no str"),
         ({"stack": None}, "`stack` is no str"),
         ({"hosts": None}, "`hosts` is no list"),
+        ({"settings": None}, "`settings` is no dict"),
+        ({"settings": {**SETTINGS, "udp": "yes"}}, "`udp` is no bool"),
         ({"hosts": [{"name": "a", "id": 1}]}, "`role` is no str"),
         ({"hosts": [{"name": "a", "id": 1, "role": "oracle"}]}, "roles this kit does not know: oracle"),
     ],
