@@ -121,6 +121,7 @@ def test_a_failure_is_told_in_the_engines_own_words(selected: Fleet) -> None:
 def test_without_a_stack_there_is_none_and_a_missing_passphrase_is_named(
     selected: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    selected_stack().up(quiet)
     monkeypatch.delenv("PULUMI_CONFIG_PASSPHRASE_FILE")
     ansible = [str(PROGRAMS / "ansible-inventory"), "-i", "inventory", "--list"]
     done = subprocess.run(ansible, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
