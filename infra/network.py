@@ -33,7 +33,12 @@ class Perimeter(ComponentResource):
         super().__init__("fleet:index:Perimeter", name)
         child = ResourceOptions(parent=self)
         network = hcloud.Network(
-            f"{name}-network", name=name, ip_range=settings.network.cidr, labels=dict(labels), opts=child
+            f"{name}-network",
+            name=name,
+            ip_range=settings.network.cidr,
+            labels=dict(labels),
+            # Hetzner neither replaces nor shrinks a network that servers are in.
+            opts=ResourceOptions(parent=self, ignore_changes=["ipRange"]),
         )
         self.network_id: Output[int] = network.id.apply(int)
         self.subnet = hcloud.NetworkSubnet(
@@ -42,7 +47,7 @@ class Perimeter(ComponentResource):
             type="cloud",
             network_zone=settings.network.zone,
             ip_range=settings.network.subnet,
-            opts=child,
+            opts=ResourceOptions(parent=self, ignore_changes=["ipRange", "networkZone"]),
         )
         firewall = hcloud.Firewall(
             f"{name}-firewall", name=name, rules=_rules(settings), labels=dict(labels), opts=child

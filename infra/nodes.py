@@ -56,6 +56,9 @@ def _node(name: str, fields: Fields, listed: Fields, default: dict[str, str]) ->
         volume=_volume(fields.mapping("volume")),
         renamed_from=fields.optional("renamedFrom", matching=_LABEL, remedy="give the node's name before"),
     )
+    if node.volume and role != "broker":
+        fields.refuse("volume", f"is not used by a {role}; only the broker keeps data, remove it")
+    _check_rename(fields, node)
     fields.end()
     return node
 
@@ -64,6 +67,15 @@ def _placement(name: str) -> int:
     """Return a spread group for a node that no other node's coming or going changes: by the number in its name."""
     number = _TRAILING_NUMBER.search(name)
     return max(int(number[1]) - 1, 0) // MOST_IN_A_SPREAD_GROUP if number else 0
+
+
+def _check_rename(fields: Fields, node: Node) -> None:
+    """See that a renamed node stays in its spread group, which a server that runs cannot leave."""
+    if not node.renamed_from or fields.has("placement"):
+        return
+    before = _placement(node.renamed_from)
+    if before != node.placement:
+        fields.refuse("placement", f"is missing; give {before}, the group that the server is in as {node.renamed_from}")
 
 
 def _volume(fields: Fields | None) -> Volume | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pulumi
 import pulumi_hcloud as hcloud
 from pulumi import Alias, ComponentResource, Output, ResourceHookBinding, ResourceOptions
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from infra.network import Perimeter
     from infra.settings import Node as Declared
     from infra.settings import Role, Settings
+
+
+_AT_FIRST_START = ("userData", "image", "location", "sshKeys", "networks", "publicNets", "placementGroupId")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +58,14 @@ class Node(ComponentResource):
         self._around = around
         # Not with the node's name in it: another name would be another key.
         description = f"fleet {around.labels['stack']} {declared.role}"
-        self._key = join_key(declared, description, self, around.ready, around.key_hooks)
-        server = self._server()
-        volume = self._volume(server)
+        options = ResourceOptions(
+            parent=self, aliases=self._former("key"), depends_on=around.ready, hooks=around.key_hooks
+        )
+        self._key = join_key(declared, description, options)
+        volume = self._volume()
+        server = self._server(volume)
+        if volume:
+            self._attach(volume, server)
         self.host = Output.all(
             name=declared.name,
             role=declared.role,
@@ -69,14 +78,23 @@ class Node(ComponentResource):
         )
         self.register_outputs({})
 
-    def _server(self) -> hcloud.Server:
+    def _former(self, part: str) -> list[Alias]:
+        """Return what a part was called before, for the engine to know it by.
+
+        It would follow the component's own alias, but only as long as that is the component's name in the state, which
+        an interrupted `up` may have changed already.
+        """
+        former = self._declared.renamed_from
+        return [Alias(name=f"{former}-{part}")] if former else []
+
+    def _server(self, volume: hcloud.Volume | None) -> hcloud.Server:
         node, around = self._declared, self._around
         return hcloud.Server(
             f"{node.name}-server",
             name=node.name,
             server_type=node.server_type,
             image=node.image,
-            location=node.location,
+            location=self._beside(volume) if volume else node.location,
             labels={**around.labels, "role": node.role, KEY_LABEL: self._key.id},
             ssh_keys=around.ssh_keys,
             firewall_ids=[around.perimeter.firewall_id],
@@ -90,9 +108,10 @@ class Node(ComponentResource):
             user_data=self._user_data(self._key),
             opts=ResourceOptions(
                 parent=self,
+                aliases=self._former("server"),
                 depends_on=[around.perimeter.subnet],
-                # What only matters at the first start: no later edit of it may replace a server.
-                ignore_changes=["userData", "image", "sshKeys", "networks", "publicNets"],
+                # What only matters at the first start: no later edit of it may replace a server, or move one that runs.
+                ignore_changes=[*_AT_FIRST_START],
                 replace_with=[self._key],
                 delete_before_replace=True,
                 protect=node.protect,
@@ -109,11 +128,25 @@ class Node(ComponentResource):
 
         return Output.secret(Output.all(id=key.id, key=key.key).apply(render))
 
-    def _volume(self, server: hcloud.Server) -> hcloud.Volume | None:
+    def _beside(self, volume: hcloud.Volume) -> Output[str]:
+        """Return where the volume is: a server elsewhere could not have it."""
+        node = self._declared
+
+        def place(location: str) -> str:
+            if location != node.location:
+                pulumi.log.warn(
+                    f"{node.name}: its volume is in {location}, so that the server is made there too; "
+                    f"set fleet:nodes.{node.name}.location to {location}"
+                )
+            return location
+
+        return volume.location.apply(place)
+
+    def _volume(self) -> hcloud.Volume | None:
         node = self._declared
         if node.volume is None:
             return None
-        volume = hcloud.Volume(
+        return hcloud.Volume(
             f"{node.name}-volume",
             name=f"{node.name}-data",
             size=node.volume.size,
@@ -123,20 +156,22 @@ class Node(ComponentResource):
             delete_protection=node.volume.keep,
             opts=ResourceOptions(
                 parent=self,
+                aliases=self._former("volume"),
                 protect=node.protect,
                 retain_on_delete=node.volume.keep,
                 ignore_changes=["format", "location"],
                 import_=node.volume.adopt,
             ),
         )
+
+    def _attach(self, volume: hcloud.Volume, server: hcloud.Server) -> None:
         hcloud.VolumeAttachment(
-            f"{node.name}-attachment",
+            f"{self._declared.name}-attachment",
             volume_id=volume.id.apply(int),
             server_id=server.id.apply(int),
             automount=False,
-            opts=ResourceOptions(parent=self, delete_before_replace=True),
+            opts=ResourceOptions(parent=self, aliases=self._former("attachment"), delete_before_replace=True),
         )
-        return volume
 
 
 def _private_address(networks: Sequence[Any] | None) -> Any:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # From the key's making to the server's first start.
 KEY_SECONDS = 3600
-_SHOWN_EXCESS = 5
-_IN_FORCE = "In force: the tailnet's own policy does what this one says."
+_SHOWN_OTHERS = 5
+_IN_FORCE = "In force: the tailnet's own policy lets through what this one does."
 _NOT_IN_FORCE = "Not in force: merge the policy below into the tailnet's own."
 
 
@@ -37,8 +37,8 @@ def write_rules(tailnet: Tailnet, api: Tailscale) -> list[Resource]:
     acl = tailscale.Acl(
         "policy",
         acl=wanted,
-        # Only ever over the same policy, which a stack before this one left: see policy_hooks.
-        overwrite_existing_content=_is_ours(wanted, api),
+        # Only ever over a policy that is nobody's own, or that a stack before this one left: see policy_hooks.
+        overwrite_existing_content=_may_be_overwritten(wanted, api),
         opts=ResourceOptions(
             ignore_changes=["overwriteExistingContent"],
             retain_on_delete=True,
@@ -49,9 +49,7 @@ def write_rules(tailnet: Tailnet, api: Tailscale) -> list[Resource]:
     return [acl, dns]
 
 
-def join_key(
-    node: Node, description: str, parent: Resource, ready: list[Resource], hooks: pulumi.ResourceHookBinding
-) -> tailscale.TailnetKey:
+def join_key(node: Node, description: str, options: ResourceOptions) -> tailscale.TailnetKey:
     """Return a key that lets one machine join once, as the node's role, within the hour.
 
     A spent key stays as it is: only another generation or role makes a new one, and the server with it.
@@ -65,13 +63,13 @@ def join_key(
         expiry=KEY_SECONDS,
         tags=[tag(node.role)],
         recreate_if_invalid="never",
-        opts=ResourceOptions(
-            parent=parent,
-            depends_on=ready,
-            ignore_changes=["tags", "expiry", "description"],
-            replacement_trigger=f"{node.role} {node.generation}",
-            delete_before_replace=True,
-            hooks=hooks,
+        opts=ResourceOptions.merge(
+            options,
+            ResourceOptions(
+                ignore_changes=["tags", "expiry", "description"],
+                replacement_trigger=f"{node.role} {node.generation}",
+                delete_before_replace=True,
+            ),
         ),
     )
 
@@ -91,16 +89,16 @@ def report(tailnet: Tailnet, api: Tailscale) -> str:
     lacking = [f"  {line}" for line in policy.missing(current, tailnet)]
     if not magic_dns:
         lacking.append("  MagicDNS is off: turn it on among the tailnet's DNS settings")
-    extra = [f"  {line}" for line in _shortened(policy.excess(current, tailnet))]
+    extra = [f"  {line}" for line in _shortened(policy.others(current, tailnet))]
     said = [_NOT_IN_FORCE, *lacking] if lacking else [_IN_FORCE]
     if extra:
-        said += ["It lets through more than the policy below:", *extra]
+        said += ["It has rules besides, which may let through more; what they do is not judged here:", *extra]
     return _warned("\n".join(said)) if lacking or extra else _IN_FORCE
 
 
 def _shortened(lines: list[str]) -> list[str]:
-    rest = len(lines) - _SHOWN_EXCESS
-    return [*lines[:_SHOWN_EXCESS], f"and {rest} more"] if rest > 1 else lines
+    rest = len(lines) - _SHOWN_OTHERS
+    return [*lines[:_SHOWN_OTHERS], f"and {rest} more"] if rest > 1 else lines
 
 
 def _warned(message: str) -> str:
@@ -108,8 +106,9 @@ def _warned(message: str) -> str:
     return message
 
 
-def _is_ours(wanted: str, api: Tailscale) -> bool:
+def _may_be_overwritten(wanted: str, api: Tailscale) -> bool:
     try:
-        return policy.equal(api.policy(), wanted)
+        current = api.policy()
+        return policy.equal(current, wanted) or policy.is_default(current)
     except (ServiceError, json.JSONDecodeError):
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.support.kit import NODES
+from tests.support.kit import BROKER, NODES
 
 if TYPE_CHECKING:
     from tests.support.kit import Fleet
@@ -48,6 +48,60 @@ def test_a_node_is_renamed_in_place_with_its_device(fleet: Fleet) -> None:
     assert fleet.servers()["scout-1"] == server
     assert set(fleet.apis.devices()) == {"broker-1", "agents-1", "scout-1"}
     fleet.is_settled()
+
+
+def test_a_rename_that_was_interrupted_goes_on_with_the_same_server(fleet: Fleet) -> None:
+    server = fleet.servers()["broker-1"]
+    volume = fleet.hosts()["broker-1"]["volume_device"]
+    fleet.nodes(broker_1=None, hub_1={**BROKER, "renamedFrom": "broker-1"})
+    fleet.apis.fault(match="PUT /servers/{id}", code="service_error", status=500, times=20)
+    assert fleet.stack.up().status != 0
+    fleet.apis.mend()
+    done = fleet.up()
+    assert "delete" not in done
+    assert "create" not in done
+    assert fleet.servers()["hub-1"] == server
+    assert fleet.hosts()["hub-1"]["volume_device"] == volume
+    assert set(fleet.apis.devices()) == {"hub-1", "agents-1", "agents-2"}
+    fleet.is_settled()
+
+
+def test_a_rename_to_a_number_of_another_ten_leaves_the_server_in_its_group(fleet: Fleet) -> None:
+    server = fleet.servers()["agents-2"]
+    fleet.nodes(agents_2=None, agents_12={"role": "runner", "renamedFrom": "agents-2", "placement": 0})
+    assert fleet.up() == {"update": ["agents-12-server"]}
+    assert fleet.servers()["agents-12"] == server
+    fleet.nodes(agents_12={"role": "runner"})
+    assert fleet.up() == {"create": ["lab-runners-1-group"]}
+    fleet.is_settled()
+
+
+def test_only_a_generation_moves_a_node_to_another_location(fleet: Fleet) -> None:
+    before = fleet.servers()
+    fleet.nodes(agents_1={"role": "runner", "location": "nbg1"})
+    fleet.is_settled()
+    assert fleet.servers() == before
+    fleet.nodes(agents_1={"role": "runner", "location": "nbg1", "generation": 2})
+    fleet.up()
+    assert fleet.location("agents-1") == "nbg1"
+    assert set(fleet.apis.devices()) == set(NODES)
+    fleet.is_settled()
+
+
+def test_a_node_stays_where_its_volume_is(fleet: Fleet) -> None:
+    fleet.nodes(broker_1={**BROKER, "location": "nbg1", "generation": 2})
+    result = fleet.stack.up()
+    assert result.status == 0, result.output
+    assert "broker-1: its volume is in fsn1, so that the server is made there too" in result.output
+    assert fleet.location("broker-1") == "fsn1"
+    assert set(fleet.apis.devices()) == set(NODES)
+    fleet.is_settled()
+
+
+def test_the_network_stays_as_it_was_made(fleet: Fleet) -> None:
+    fleet.stack.configure({"fleet:network": {"cidr": "10.30.0.0/16", "subnet": "10.30.1.0/24"}})
+    fleet.is_settled()
+    assert fleet.hosts()["broker-1"]["private"].startswith("10.20.1.")
 
 
 def test_a_server_changes_its_type_in_place_and_runs_again(fleet: Fleet) -> None:

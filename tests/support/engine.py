@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TOKEN = "lab"
 SECONDS = 180
+_SECRETS = {"hcloud:token", "tailscale:oauthClientSecret"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ class Apis:
         url = f"{self._cloud_url}/_lab/faults"
         httpx.post(url, json=fault, headers=headers, trust_env=False).raise_for_status()
 
+    def mend(self) -> None:
+        """Have Hetzner's API fail no more."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        httpx.delete(f"{self._cloud_url}/_lab/faults", headers=headers, trust_env=False).raise_for_status()
+
     def await_server(self, name: str) -> None:
         """Wait until a server of this name is in the API."""
         deadline = time.monotonic() + 60
@@ -178,7 +184,9 @@ class Stack:
             "PULUMI_DEBUG_COMMANDS": "true",  # for --event-log
         }
         self.settings: dict[str, Any] = {}
-        self.configure(apis.settings if apis else {})
+        given = apis.settings if apis else {}
+        self.configure({key: value for key, value in given.items() if key not in _SECRETS})
+        self._hide({key: value for key, value in given.items() if key in _SECRETS})
 
     def configure(self, settings: dict[str, Any]) -> None:
         """Set configuration keys; one that is None is taken away."""
@@ -186,6 +194,14 @@ class Stack:
         written = yaml.safe_load(self.engine.config.read_text()) or {}
         written["config"] = {key: value for key, value in self.settings.items() if value is not None}
         self.engine.config.write_text(yaml.safe_dump(written))
+
+    def _hide(self, secrets: dict[str, str]) -> None:
+        """Set configuration keys encrypted, as the program wants its tokens."""
+        if secrets:
+            pairs = [word for key, value in secrets.items() for word in ("--secret", f"{key}={value}")]
+            self._checked("config", "set-all", *pairs)
+            written = yaml.safe_load(self.engine.config.read_text())["config"]
+            self.settings |= {key: written[key] for key in secrets}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a pulumi command on the stack and return its process."""

@@ -57,6 +57,12 @@ class Fleet:
     def servers(self) -> dict[str, int]:
         return {str(server.name): int(server.id or 0) for server in self.apis.cloud.servers.get_all()}
 
+    def location(self, name: str) -> str:
+        server = self.apis.cloud.servers.get_by_name(name)
+        assert server
+        assert server.location
+        return str(server.location.name)
+
     def hosts(self) -> dict[str, dict[str, Any]]:
         return {host["name"]: host for host in self.stack.outputs()["inventory"]["hosts"]}
 
