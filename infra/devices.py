@@ -120,9 +120,9 @@ def key_hooks(tailscale: Tailscale, leftovers: Leftovers) -> ResourceHookBinding
 
     async def before_create(_: ResourceHookArgs) -> None:
         current = await asyncio.to_thread(tailscale.policy)
-        if absent := policy.unowned(current.get("tagOwners") or {}):
+        if lacking := policy.unowned(current.get("tagOwners") or {}):
             raise InfraError(
-                f"the tailnet's policy has no tagOwners for {', '.join(absent)}, so that no node can join; "
+                f"no node can join, for in the tailnet's policy {', '.join(lacking)}; "
                 "merge what `pulumi preview` shows as tailnet_policy, and run `pulumi up` again"
             )
 

@@ -1,25 +1,28 @@
 """Who may reach what on the tailnet: the policy's text, and how another policy compares with it.
 
-The form is the `acls` and `tagOwners` of https://tailscale.com/kb/1337/policy-syntax, which headscale takes as well.
-Everything that no rule accepts is refused.
+The form is the `acls` and `tagOwners` of https://tailscale.com/kb/1337/policy-syntax. Headscale takes it as well, but
+for tags that own tags. Everything that no rule accepts is refused.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from infra import text
-from infra.settings import ADMIN_TAG, NODE_TAGS, ROLES, Role, Tailnet, tag
+from infra.settings import ADMIN_TAG, CLIENT_TAG, NODE_TAGS, ROLES, Role, Tailnet, tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 SSH = 22
-TAGS = tuple(sorted({*NODE_TAGS, ADMIN_TAG}))
-# Stands for all ports that we have no rule for.
-_OTHER_PORT = 1
+TAGS = tuple(sorted({*NODE_TAGS, ADMIN_TAG, CLIENT_TAG}))
+# Where a policy says who may do what, and under which keys.
+_SECTIONS = {"acls": ("src", "dst"), "grants": ("src", "dst"), "ssh": ("src", "dst"), "nodeAttrs": ("target", "attr")}
+# What no node is: machines of users, and the internet behind exit nodes.
+_NEVER_NODES = {"autogroup:self", "autogroup:member", "autogroup:members", "autogroup:internet"}
 # What the rules of a new tailnet say: everybody reaches everything, and SSH on one's own devices.
 _EVERYTHING = ({"action": "accept", "src": ["*"], "dst": ["*:*"]}, {"src": ["*"], "dst": ["*"], "ip": ["*"]})
 _OWN_DEVICES = [
@@ -46,7 +49,9 @@ def rules(tailnet: Tailnet) -> tuple[Rule, ...]:
 
 def render(tailnet: Tailnet) -> str:
     """Return the policy's text."""
-    return text.tailnet_policy(TAGS, tailnet.admins, rules(tailnet))
+    given_by_client = {name: [*tailnet.admins, CLIENT_TAG] for name in NODE_TAGS}
+    owners = {name: given_by_client.get(name, list(tailnet.admins)) for name in TAGS}
+    return text.tailnet_policy(owners, rules(tailnet))
 
 
 def _targets(role: Role, ports: Iterable[int]) -> tuple[str, ...]:
@@ -55,8 +60,7 @@ def _targets(role: Role, ports: Iterable[int]) -> tuple[str, ...]:
 
 def missing(current: Mapping[str, Any], tailnet: Tailnet) -> list[str]:
     """Return what a policy lacks of ours, one line each: tags without an entry in tagOwners, connections refused."""
-    owned = current.get("tagOwners") or {}
-    lacking = [f"tagOwners has no {name}" for name in unowned(owned)]
+    lacking = unowned(current.get("tagOwners") or {})
     for rule in rules(tailnet):
         for source in rule.sources:
             refused = [target for target in rule.targets if not accepts(current, source, target)]
@@ -65,32 +69,50 @@ def missing(current: Mapping[str, Any], tailnet: Tailnet) -> list[str]:
 
 
 def unowned(owners: Mapping[str, Any]) -> list[str]:
-    """Return the tags that a policy's tagOwners do not name: Tailscale makes no key for these."""
-    return [name for name in TAGS if name not in owners]
+    """Return what a policy's tagOwners lack for keys to be made, one line each."""
+    absent = [f"tagOwners has no {name}" for name in TAGS if name not in owners]
+    return absent + [
+        f"tagOwners has no {CLIENT_TAG} among the owners of {name}"
+        for name in sorted(NODE_TAGS & owners.keys())
+        if CLIENT_TAG not in owners[name]
+    ]
 
 
-def excess(current: Mapping[str, Any], tailnet: Tailnet) -> list[str]:
-    """Return what a policy lets our nodes and admins do beyond ours, one line each."""
-    ours = json.loads(render(tailnet))
-    ports = sorted({SSH, *tailnet.broker_ports, *tailnet.gateway_ports})
-    extra = []
-    for source in TAGS:
-        for target in sorted(NODE_TAGS):
-            shown = [(str(port), port) for port in ports] + [("any other port", _OTHER_PORT)]
-            extra += [
-                f"{source} reaches {target}:{name}"
-                for name, port in shown
-                if accepts(current, source, f"{target}:{port}") and not accepts(ours, source, f"{target}:{port}")
-            ]
-    return extra
+def others(current: Mapping[str, Any], tailnet: Tailnet) -> list[str]:
+    """Return the rules of a policy that may concern our nodes and are not ours, one line each.
+
+    What they let through is not worked out: groups, addresses and ports may mean anything.
+    """
+    ours = {(source, target) for rule in rules(tailnet) for source in rule.sources for target in rule.targets}
+    found = []
+    for section, (first, second) in _SECTIONS.items():
+        for number, rule in enumerate(current.get(section) or []):
+            sources, targets = rule.get(first) or [], rule.get(second) or []
+            is_ours = rule.get("proto") == "tcp" and set(product(sources, targets)) <= ours
+            named = sources if section == "nodeAttrs" else [*sources, *targets]
+            if not is_ours and any(_may_be_node(name) for name in named):
+                found.append(f"{section}[{number}]: {', '.join(sources)} to {', '.join(targets)}")
+    return found
+
+
+def _may_be_node(name: str) -> bool:
+    """Say whether what a rule names, with or without ports, may hold a node of ours: all but users and other tags."""
+    kind, _, rest = name.partition(":")
+    named = f"{kind}:{rest.partition(':')[0]}" if kind in ("tag", "autogroup") else name
+    if kind == "tag":
+        return named in TAGS
+    return "@" not in name and named not in _NEVER_NODES
 
 
 def is_default(current: Mapping[str, Any]) -> bool:
-    """Say whether a policy is as Tailscale makes it for a new tailnet, or empty: nobody has put anything into it."""
+    """Say whether a policy is as Tailscale makes it for a new tailnet, or empty: nobody added but our tags."""
     access = [*(current.get("acls") or []), *(current.get("grants") or [])]
-    others = {key for key, value in current.items() if value} - {"acls", "grants", "ssh"}
+    more = {key for key, value in current.items() if value} - {"acls", "grants", "ssh", "tagOwners"}
     return (
-        not others and all(rule in _EVERYTHING for rule in access) and current.get("ssh", _OWN_DEVICES) == _OWN_DEVICES
+        not more
+        and not set(current.get("tagOwners") or ()) - set(TAGS)
+        and all(rule in _EVERYTHING for rule in access)
+        and current.get("ssh", _OWN_DEVICES) == _OWN_DEVICES
     )
 
 

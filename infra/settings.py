@@ -8,6 +8,8 @@ from typing import Literal
 Role = Literal["broker", "runner", "gateway"]
 ROLES: tuple[Role, ...] = ("broker", "runner", "gateway")
 ADMIN_TAG = "tag:admin"
+# The OAuth client's own. A client may only give tags that its own one owns, or all of its tags at once.
+CLIENT_TAG = "tag:openclaw"
 
 
 def tag(role: Role) -> str:

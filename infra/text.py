@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jinja2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from infra.policy import Rule
     from infra.settings import Tailnet
@@ -40,6 +40,6 @@ def cloud_init(name: str, join_key: str, ssh_keys: Sequence[str], tailnet: Tailn
     )
 
 
-def tailnet_policy(tags: Iterable[str], owners: Iterable[str], rules: Sequence[Rule]) -> str:
-    """Return the policy as JSON that Tailscale and headscale both take."""
-    return _TEMPLATES.get_template("tailnet-policy.json.j2").render(tags=tags, owners=list(owners), rules=rules)
+def tailnet_policy(owners: Mapping[str, Sequence[str]], rules: Sequence[Rule]) -> str:
+    """Return the policy as JSON."""
+    return _TEMPLATES.get_template("tailnet-policy.json.j2").render(owners=owners, rules=rules)

@@ -71,6 +71,10 @@ def check(policy: dict[str, Any]) -> None:
         if name.lower() not in _ENFORCED and value:
             raise NotHereError(f"the policy section {name!r}")
     _check_lists("tagOwners", sections.get("tagowners", {}), _TAG)
+    for tag, owners in sections.get("tagowners", {}).items():
+        for owner in owners:
+            if owner.startswith("tag:"):
+                _check_name(f"tagOwners[{tag!r}]", owner, sections)
     _check_lists("groups", sections.get("groups", {}), re.compile(r"group:\S+"))
     _check_hosts(sections.get("hosts", {}))
     rules = sections.get("acls", [])
@@ -80,9 +84,14 @@ def check(policy: dict[str, Any]) -> None:
         _check_rule(f"acls[{number}]", rule, sections)
 
 
-def tags(policy: dict[str, Any]) -> set[str]:
-    """Return the tags that a checked policy defines."""
-    return {tag for name, owners in policy.items() if name.lower() == "tagowners" for tag in owners}
+def tag_owners(policy: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the tags that a checked policy defines, with their owners."""
+    return {
+        tag: owners
+        for name, section in policy.items()
+        if name.lower() == "tagowners"
+        for tag, owners in section.items()
+    }
 
 
 def _check_lists(name: str, value: object, key: re.Pattern[str]) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lab.tailscale_api.backend import Backend
 
 _TOKEN_SECONDS = 3600
+# Those that the OAuth client was made with.
+_CLIENT_TAGS = {"tag:openclaw"}
 # Matches as long as nobody has changed a new tailnet's policy.
 _DEFAULT_ETAG = "ts-default"
 
@@ -58,8 +60,8 @@ class Service:
         wanted = KeyRequest.parse(body)
         if oauth and not wanted.tags:
             raise ApiError(400, "tailnet-owned auth key must have tags set")
-        if unknown := sorted(set(wanted.tags) - policy.tags(policy.parse(self._state.policy))):
-            raise ApiError(400, f"requested tags {unknown} are invalid or not permitted")
+        if refused := self._not_permitted(set(wanted.tags), oauth=oauth):
+            raise ApiError(400, f"requested tags {sorted(refused)} are invalid or not permitted")
         secret, now = self._backend.create_key(wanted), time.time()
         key = Key(
             id=f"k{self._state.next_id()}CNTRL",
@@ -75,6 +77,18 @@ class Service:
         self._state.keys[key.id] = key
         self._state.save()
         return {**answers.key(key), "key": secret}
+
+    def _not_permitted(self, wanted: set[str], *, oauth: bool) -> set[str]:
+        """Return the tags that a key may not have.
+
+        An OAuth client's keys have all of its tags, or ones that its tags own:
+        https://tailscale.com/kb/1215/oauth-clients#generating-long-lived-auth-keys
+        """
+        owners = policy.tag_owners(policy.parse(self._state.policy))
+        known = wanted & owners.keys()
+        if not oauth or wanted == _CLIENT_TAGS:
+            return wanted - known
+        return wanted - {tag for tag in known if _CLIENT_TAGS & set(owners[tag])}
 
     def list_keys(self) -> dict[str, Any]:
         """Return the keys that admit a device."""

@@ -243,7 +243,7 @@ def test_a_policy_of_the_users_own_is_not_written_over(api: Client) -> None:
 @pytest.mark.usefixtures("registered")
 def test_no_key_is_made_whose_tag_nobody_owns(api: Client, leftovers: Leftovers) -> None:
     hooks = devices.key_hooks(tailscale(api), leftovers)
-    with pytest.raises(InfraError, match="no tagOwners for tag:admin, tag:broker, tag:gateway, tag:runner"):
+    with pytest.raises(InfraError, match=r"has no tag:admin, tagOwners has no tag:broker, .* has no tag:runner; merge"):
         call(hooks.before_create, args("agents-1-key"))
     api.set_policy(policy.render(TAILNET)).raise_for_status()
     call(hooks.before_create, args("agents-1-key"))

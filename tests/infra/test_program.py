@@ -56,7 +56,7 @@ def test_no_key_is_made_before_the_users_policy_has_the_tags(stack: Stack, apis:
     assert "tagOwners has no tag:broker" in shown.output
     result = stack.up()
     assert result.status != 0
-    assert "the tailnet's policy has no tagOwners for tag:admin" in result.output
+    assert "no node can join, for in the tailnet's policy tagOwners has no tag:admin" in result.output
     assert not apis.cloud.servers.get_all()
     assert apis.tailnet("GET", "tailnet/-/acl").text == before
     assert stack.destroy().status == 0

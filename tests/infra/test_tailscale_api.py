@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from infra import config
+from infra.policy import render
+from lab import tools
 from lab.tailscale_api import credentials
+from lab.tailscale_api.headscale import headscale_policy
+from tests.support.infra import values
 from tests.support.tailscale_api import Client, serve
 
 if TYPE_CHECKING:
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
 
 POLICY = """{
   // Who may tag, and who reaches whom.
-  "tagOwners": {"tag:broker": [], "tag:runner": ["autogroup:admin"]},
+  "tagOwners": {"tag:broker": [], "tag:openclaw": [], "tag:runner": ["autogroup:admin", "tag:openclaw"]},
   "acls": [{"action": "accept", "src": ["tag:runner"], "dst": ["tag:broker:8000,8443"]},],
 }
 """
@@ -203,6 +209,46 @@ def test_a_key_of_an_oauth_client_must_have_tags(ready: Client) -> None:
         assert refused.json() == {"message": "tailnet-owned auth key must have tags set"}
         assert client.post("tailnet/-/keys", json=_wanted()).status_code == 200
     assert ready.post("tailnet/-/keys", json=_wanted(create={"tags": []})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("tags", "refused"),
+    [
+        (["tag:runner"], []),
+        (["tag:openclaw"], []),
+        (["tag:broker"], ["tag:broker"]),
+        (["tag:runner", "tag:broker"], ["tag:broker"]),
+        (["tag:runner", "tag:openclaw"], ["tag:openclaw"]),
+    ],
+)
+def test_an_oauth_client_gives_its_own_tags_or_those_that_they_own(
+    ready: Client, tags: list[str], refused: list[str]
+) -> None:
+    with _oauth(ready) as client:
+        answer = client.post("tailnet/-/keys", json=_wanted(create={"tags": tags}))
+    assert answer.status_code == (400 if refused else 200)
+    if refused:
+        assert answer.json() == {"message": f"requested tags {refused} are invalid or not permitted"}
+    assert ready.post("tailnet/-/keys", json=_wanted(create={"tags": tags})).status_code == 200
+
+
+@pytest.mark.skipif(not tools.is_cached("headscale"), reason="headscale is not built")
+def test_headscale_is_given_a_policy_that_it_takes(tmp_path: Path) -> None:
+    tailnet = config.read(values(tailnet__admins=["you@example.com"]), {}).tailnet
+    given = tmp_path / "policy.json"
+    given.write_text(headscale_policy(render(tailnet)))
+    check = [str(tools.path("headscale")), "policy", "check", "--file", str(given)]
+    done = subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said, whole = json.loads(given.read_text()), json.loads(render(tailnet))
+    assert said["acls"] == whole["acls"]
+    assert said["tagOwners"] == {tag: ["you@example.com"] for tag in whole["tagOwners"]}
+
+
+def test_a_tag_that_owns_tags_is_one_of_the_policys(api: Client) -> None:
+    refused = api.set_policy('{"tagOwners": {"tag:runner": ["tag:openclaw"]}}')
+    assert refused.status_code == 400
+    assert "'tag:openclaw' is not defined" in refused.json()["message"]
 
 
 # The policy file

@@ -78,54 +78,86 @@ def test_ports_and_admins_are_the_configurations() -> None:
             ("tag:broker", 9001),
         )
     }
-    assert current["tagOwners"] == {tag: ["you@example.com"] for tag in OWNERS}
+    assert current["tagOwners"] == {tag: ["you@example.com", *owners] for tag, owners in OWNERS.items()}
 
 
 def test_it_holds_nothing_that_headscale_does_not_take() -> None:
     assert set(rendered()) == {"tagOwners", "acls"}
 
 
-OWNERS: dict[str, list[str]] = {tag: [] for tag in ("tag:admin", "tag:broker", "tag:gateway", "tag:runner")}
+# A client of Tailscale's may only give the tags that its own one owns.
+OWNERS: dict[str, list[str]] = {
+    "tag:admin": [],
+    "tag:openclaw": [],
+    "tag:broker": ["tag:openclaw"],
+    "tag:gateway": ["tag:openclaw"],
+    "tag:runner": ["tag:openclaw"],
+}
 ALL = {"action": "accept", "src": ["*"], "dst": ["*:*"]}
 
 
 def test_our_own_policy_is_in_force() -> None:
     assert policy.missing(rendered(), tailnet()) == []
-    assert policy.excess(rendered(), tailnet()) == []
-
-
-def test_a_policy_with_more_rules_of_the_users_own_is_in_force() -> None:
-    current = rendered()
-    current["acls"].append({"action": "accept", "src": ["group:family"], "dst": ["printer:631"]})
-    current["groups"] = {"group:family": ["you@example.com"]}
-    assert policy.missing(current, tailnet()) == []
-    assert policy.excess(current, tailnet()) == []
+    assert policy.others(rendered(), tailnet()) == []
 
 
 def test_what_is_missing_is_named() -> None:
     lacking = policy.missing({"tagOwners": {"tag:runner": []}, "acls": []}, tailnet(admins=[]))
-    assert lacking[:3] == [f"tagOwners has no tag:{name}" for name in ("admin", "broker", "gateway")]
+    assert lacking[:4] == [f"tagOwners has no tag:{name}" for name in ("admin", "broker", "gateway", "openclaw")]
+    assert lacking[4] == "tagOwners has no tag:openclaw among the owners of tag:runner"
     assert "tag:runner does not reach tag:broker:8000" in lacking
     assert "tag:admin does not reach tag:gateway:18789" in lacking
-    assert len(lacking) == 9
+    assert len(lacking) == 11
+
+
+def rule(source: str, target: str, **more: Any) -> dict[str, Any]:
+    return {"action": "accept", "src": [source], "dst": [target], **more}
 
 
 @pytest.mark.parametrize(
-    ("section", "rules"),
+    ("section", "given"),
     [
-        ("acls", [ALL]),
-        ("acls", [{"action": "accept", "src": ["autogroup:tagged"], "dst": ["autogroup:tagged:1-65535"]}]),
-        ("grants", [{"src": ["*"], "dst": ["*"], "ip": ["*"]}]),
-        ("grants", [{"src": ["*"], "dst": ["*"], "ip": ["tcp:*"]}]),
+        ("acls", ALL),
+        ("acls", rule("autogroup:tagged", "autogroup:tagged:1-65535")),
+        ("acls", rule("tag:runner", "tag:broker:1-65535", proto="tcp")),
+        ("acls", rule("tag:runner", "tag:broker:8000")),  # of every protocol
+        ("acls", rule("tag:runner", "tag:broker:8000", proto="udp")),
+        ("acls", rule("tag:runner", "tag:other:22")),
+        ("acls", rule("tag:other", "tag:broker:22")),
+        ("acls", rule("you@example.com", "tag:broker:22")),
+        ("acls", rule("100.64.0.0/10", "you@example.com:22")),
+        ("acls", rule("tag:other", "[fd7a:115c:a1e0::]/48:22")),
+        ("acls", rule("group:family", "you@example.com:22")),
+        ("acls", rule("you@example.com", "printer:631")),  # a host of the policy is an address
+        ("grants", {"src": ["*"], "dst": ["*"], "ip": ["*"]}),
+        ("grants", {"src": ["tag:runner"], "dst": ["tag:broker"], "app": {"example.com/cap": [{}]}}),
+        ("ssh", {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:runner"], "users": ["root"]}),
+        ("nodeAttrs", {"target": ["tag:gateway"], "attr": ["funnel"]}),
     ],
 )
-def test_too_much_is_named(section: str, rules: list[dict[str, Any]]) -> None:
-    current = {"tagOwners": OWNERS, section: rules}
-    assert policy.missing(current, tailnet(admins=[])) == []
-    extra = policy.excess(current, tailnet(admins=[]))
-    assert "tag:runner reaches tag:runner:22" in extra
-    assert "tag:broker reaches tag:gateway:any other port" in extra
-    assert "tag:runner reaches tag:broker:8000" not in extra
+def test_a_rule_that_may_concern_our_nodes_and_is_not_ours_is_named(section: str, given: dict[str, Any]) -> None:
+    current = rendered()
+    current.setdefault(section, []).append(given)
+    assert policy.missing(current, tailnet()) == []
+    (said,) = policy.others(current, tailnet())
+    sources, targets = (given["target"], given["attr"]) if "target" in given else (given["src"], given["dst"])
+    assert said == f"{section}[{len(current[section]) - 1}]: {sources[0]} to {targets[0]}"
+
+
+@pytest.mark.parametrize(
+    ("section", "given"),
+    [
+        ("acls", rule("tag:runner", "tag:broker:8000", proto="tcp")),
+        ("acls", rule("tag:other", "tag:more:443")),
+        ("acls", rule("autogroup:member", "autogroup:self:*")),
+        ("acls", rule("autogroup:member", "autogroup:internet:*")),
+        ("acls", rule("you@example.com", "me@example.com:22")),
+        ("ssh", {"action": "check", "src": ["autogroup:member"], "dst": ["autogroup:self"], "users": ["root"]}),
+        ("nodeAttrs", {"target": ["autogroup:member"], "attr": ["funnel"]}),
+    ],
+)
+def test_a_rule_that_cannot_concern_our_nodes_is_not(section: str, given: dict[str, Any]) -> None:
+    assert policy.others({**rendered(), section: [given]}, tailnet()) == []
 
 
 @pytest.mark.parametrize(
@@ -157,6 +189,7 @@ SSH = {
         ({"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]}], "ssh": [SSH], "tagOwners": {}}, True),
         ({"acls": [{**ALL, "dst": ["*:22"]}]}, False),
         ({"acls": [ALL], "tagOwners": {"tag:mine": []}}, False),
+        ({"acls": [ALL], "tagOwners": OWNERS}, True),
         ({"acls": [ALL], "groups": {"group:a": ["b@c.d"]}}, False),
         ({"acls": [ALL], "nodeAttrs": [{"target": ["*"], "attr": ["funnel"]}]}, False),
         ({"acls": [ALL], "ssh": [{**SSH, "action": "accept"}]}, False),
