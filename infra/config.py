@@ -12,7 +12,7 @@ from infra.nodes import read_nodes
 from infra.settings import Archive, HetznerAccess, Network, Settings, Tailnet, TailscaleAccess
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 TAILSCALE_VERSION = "1.102.5"
 _DEFAULT_CIDR = "10.20.0.0/16"
@@ -37,14 +37,20 @@ _SSH_KEY = re.compile(
 )
 _OWNER = re.compile(r"(autogroup|group|tag):[a-z0-9-]+|[A-Za-z0-9._+-]+@[A-Za-z0-9.-]*")
 _CREDENTIAL = "set it with `pulumi config set --secret"
+# A token over plain HTTP would be read on its way; only this machine is near enough.
+_API = re.compile(
+    r"https://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?|http://(127\.0\.0\.1|localhost)(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?"
+)
+_SECRETS = ("hcloud:token", "tailscale:apiKey", "tailscale:oauthClientSecret")
 
 
-def read(values: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
+def read(values: Mapping[str, str], environment: Mapping[str, str], plain: Collection[str] = ()) -> Settings:
     """Read a stack's configuration.
 
     Args:
         values: Every key of the stack with its namespace, structured values as JSON.
         environment: Where the providers' own variables stand in for missing credentials.
+        plain: The keys whose values are not encrypted.
 
     Raises:
         ConfigurationError: With every mistake there is.
@@ -56,13 +62,18 @@ def read(values: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
     settings = Settings(
         nodes=nodes,
         network=_network(network, {node.location for node in nodes}),
-        ssh_keys=fleet.texts("sshKeys", matching=_SSH_KEY, remedy="give public keys as in ~/.ssh/id_ed25519.pub"),
+        ssh_keys=_ssh_keys(fleet),
         rescue_cidr=_rescue(fleet),
         tailnet=_tailnet(Fields("tailnet:", _namespace(values, "tailnet"), problems)),
         hetzner=_hetzner(values, environment, problems),
         tailscale=_tailscale(values, environment, problems),
     )
     fleet.end()
+    problems += [
+        f"{key}: is written in plain; {_CREDENTIAL} {key}`, which encrypts it, and make a new one if others saw this"
+        for key in _SECRETS
+        if key in plain and values.get(key)
+    ]
     if problems:
         raise ConfigurationError(problems)
     return settings
@@ -70,6 +81,21 @@ def read(values: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
 
 def _namespace(values: Mapping[str, str], name: str) -> dict[str, str]:
     return {key.removeprefix(f"{name}:"): value for key, value in values.items() if key.startswith(f"{name}:")}
+
+
+def _ssh_keys(fleet: Fields) -> tuple[str, ...]:
+    keys = fleet.texts("sshKeys", matching=_SSH_KEY, remedy="give public keys as in ~/.ssh/id_ed25519.pub")
+    # With another comment it is the same key, of which Hetzner takes one.
+    if len({key.split()[1] for key in keys}) < len(set(keys)):
+        fleet.refuse("sshKeys", "holds the same key twice, with different comments; give each once")
+    return keys
+
+
+def _api_url(key: str, given: str | None, default: str, problems: list[str]) -> str:
+    url = given or default
+    if not _API.fullmatch(url):
+        problems.append(f"{key}: is {url!r}; give an https:// URL, or remove it")
+    return url.removesuffix("/")
 
 
 def _network(fields: Fields, locations: set[str]) -> Network:
@@ -178,8 +204,9 @@ def _hetzner(values: Mapping[str, str], environment: Mapping[str, str], problems
     token = values.get("hcloud:token") or environment.get("HCLOUD_TOKEN") or ""
     if not token:
         problems.append(f"hcloud:token: is missing; {_CREDENTIAL} hcloud:token`")
-    url = values.get("hcloud:endpoint") or environment.get("HCLOUD_ENDPOINT") or "https://api.hetzner.cloud/v1"
-    return HetznerAccess(url=url.removesuffix("/"), token=token)
+    given = values.get("hcloud:endpoint") or environment.get("HCLOUD_ENDPOINT")
+    url = _api_url("hcloud:endpoint", given, "https://api.hetzner.cloud/v1", problems)
+    return HetznerAccess(url=url, token=token)
 
 
 def _tailscale(values: Mapping[str, str], environment: Mapping[str, str], problems: list[str]) -> TailscaleAccess:
@@ -187,7 +214,9 @@ def _tailscale(values: Mapping[str, str], environment: Mapping[str, str], proble
         return values.get(f"tailscale:{key}") or environment.get(variable) or None
 
     access = TailscaleAccess(
-        url=(given("baseUrl", "TAILSCALE_BASE_URL") or "https://api.tailscale.com").removesuffix("/"),
+        url=_api_url(
+            "tailscale:baseUrl", given("baseUrl", "TAILSCALE_BASE_URL"), "https://api.tailscale.com", problems
+        ),
         tailnet=given("tailnet", "TAILSCALE_TAILNET") or "-",
         api_key=given("apiKey", "TAILSCALE_API_KEY"),
         client_id=given("oauthClientId", "TAILSCALE_OAUTH_CLIENT_ID"),

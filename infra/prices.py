@@ -44,8 +44,8 @@ def ask(access: HetznerAccess) -> dict[str, Any]:
     Raises:
         ServiceError: It was refused, or there was no answer.
     """
-    answer: dict[str, Any] = Service("Hetzner's API", f"{access.url}/").ask("GET", "pricing", token=access.token).json()
-    prices: dict[str, Any] = answer["pricing"]
+    service = Service("Hetzner's API", f"{access.url}/")
+    prices: dict[str, Any] = service.read("GET", "pricing", "pricing", token=access.token)["pricing"]
     return prices
 
 

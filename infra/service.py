@@ -61,11 +61,29 @@ class Service:
         status = None if response is None else response.status_code
         raise ServiceError(f"{self._name}: {method} {path} failed {ATTEMPTS} times, at last with: {trouble}", status)
 
+    def read(self, method: str, path: str, *needed: str, **options: Any) -> dict[str, Any]:
+        """Return the JSON object that `ask` is answered with; it has the fields that are needed.
+
+        Raises:
+            ServiceError: As `ask`; or something else answers there.
+        """
+        response = self.ask(method, path, **options)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or not answer.keys() >= set(needed):
+            trouble = f"the answer to {method} {path} is not this API's: {_said(response)}; check the URL {self._url}"
+            raise ServiceError(f"{self._name}: {trouble}")
+        return answer
+
     def _send(self, method: str, path: str, **arguments: Any) -> tuple[str, httpx.Response | None]:
         try:
             response = httpx.request(method, f"{self._url}/{path}", timeout=_TIMEOUT, **arguments)
         except httpx.TransportError as error:
             return f"{type(error).__name__}: {error}", None
+        except httpx.InvalidURL as error:
+            raise ServiceError(f"{self._name}: {self._url!r} is no URL: {error}") from None
         return _said(response), response
 
     def _checked(self, method: str, path: str, response: httpx.Response) -> httpx.Response:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_hcloud as hcloud
 from pulumi import ComponentResource, Output, ResourceOptions
-from pulumi.runtime.config import CONFIG, get_config_env
+from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
 
 from infra import config, devices, prices, tailnet
 from infra.devices import Devices
@@ -102,7 +102,10 @@ class Common(ComponentResource):
 
 def _settings() -> Settings:
     try:
-        return config.read({**get_config_env(), **CONFIG.get()}, os.environ)
+        values = {**get_config_env(), **CONFIG.get()}
+        hidden = get_config_secret_keys_env()
+        plain = [key for key in values if key not in hidden and not is_config_secret(key)]
+        return config.read(values, os.environ, plain)
     except ConfigurationError as error:
         heading = f"the configuration of stack {pulumi.get_stack()} cannot be used:"
         raise pulumi.RunError("\n  ".join([heading, *error.problems])) from None

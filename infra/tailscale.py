@@ -51,16 +51,15 @@ class Tailscale:
 
     def policy(self) -> dict[str, Any]:
         """Return the policy in force."""
-        policy: dict[str, Any] = self._ask("GET", f"{self._tailnet}/acl", headers=_JSON).json()
-        return policy
+        return self._read(f"{self._tailnet}/acl", headers=_JSON)
 
     def magic_dns(self) -> bool:
         """Say whether MagicDNS is on."""
-        return bool(self._ask("GET", f"{self._tailnet}/dns/preferences").json().get("magicDNS"))
+        return bool(self._read(f"{self._tailnet}/dns/preferences").get("magicDNS"))
 
     def devices(self) -> list[Device]:
         """Return every machine of the tailnet."""
-        listed = self._ask("GET", f"{self._tailnet}/devices").json()
+        listed = self._read(f"{self._tailnet}/devices", "devices")
         return [_device(device) for device in listed["devices"]]
 
     def delete_device(self, device: Device) -> None:
@@ -78,15 +77,18 @@ class Tailscale:
     def can_join_with(self, key_id: str) -> bool:
         """Say whether a one-off key is neither spent nor expired nor revoked."""
         try:
-            key = self._ask("GET", f"{self._tailnet}/keys/{key_id}").json()
+            key = self._read(f"{self._tailnet}/keys/{key_id}")
         except ServiceError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return False
             raise
         return not key.get("invalid") and not _past(key.get("revoked")) and not _past(key.get("expires"))
 
-    def _ask(self, method: str, path: str, *, json: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        return self._service.ask(method, path, token=self._current_token(), json=json, headers=headers)
+    def _ask(self, method: str, path: str, *, json: Any = None) -> None:
+        self._service.ask(method, path, token=self._current_token(), json=json)
+
+    def _read(self, path: str, *needed: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        return self._service.read("GET", path, *needed, token=self._current_token(), headers=headers)
 
     def _current_token(self) -> str:
         with self._lock:
@@ -96,7 +98,7 @@ class Tailscale:
                     "client_id": self._access.client_id or "",
                     "client_secret": self._access.client_secret or "",
                 }
-                answer = self._service.ask("POST", "oauth/token", form=form).json()
+                answer = self._service.read("POST", "oauth/token", "access_token", form=form)
                 self._token = answer["access_token"]
                 self._token_until = time.monotonic() + float(answer.get("expires_in", 0))
             return self._token

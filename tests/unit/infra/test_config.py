@@ -105,6 +105,10 @@ def node(**fields: Any) -> dict[str, Any]:
     return {**NODES, "agents-1": {"role": "runner", **fields}}
 
 
+def broker(volume: dict[str, Any]) -> dict[str, Any]:
+    return {**NODES, "broker-1": {"role": "broker", "volume": volume}}
+
+
 def named(name: str) -> dict[str, Any]:
     return {**NODES, name: {"role": "runner"}}
 
@@ -117,7 +121,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("unknown key", {"fleet__locaton": "fsn1"}, "fleet:locaton", "did you mean location?"),
     ("unknown tailnet key", {"tailnet__funnel": "true"}, "tailnet:funnel", "remove it"),
     ("unknown node key", {"nodes": node(typ="cx23")}, "fleet:nodes.agents-1.typ", "did you mean type?"),
-    ("unknown volume key", {"nodes": node(volume={"gb": 10})}, "fleet:nodes.agents-1.volume.gb", "remove it"),
+    ("unknown volume key", {"nodes": broker({"gb": 10})}, "fleet:nodes.broker-1.volume.gb", "remove it"),
     ("unknown network key", {"fleet__network": {"vlan": 1}}, "fleet:network.vlan", "remove it"),
     ("upper case name", {"nodes": named("Agent")}, "fleet:nodes.Agent", "a-z, 0-9 and -"),
     ("underscore", {"nodes": named("a_b")}, "fleet:nodes.a_b", "a-z, 0-9 and -"),
@@ -132,9 +136,16 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("generation true", {"nodes": node(generation=True)}, "fleet:nodes.agents-1.generation", "from 1"),
     ("placement -1", {"nodes": node(placement=-1)}, "fleet:nodes.agents-1.placement", "from 0"),
     ("protect yes", {"nodes": node(protect="yes")}, "fleet:nodes.agents-1.protect", "true or false"),
-    ("small volume", {"nodes": node(volume={"size": 9})}, "fleet:nodes.agents-1.volume.size", "from 10"),
-    ("volume by name", {"nodes": node(volume={"adopt": "data"})}, "fleet:nodes.agents-1.volume.adopt", "number"),
-    ("keep maybe", {"nodes": node(volume={"keep": "maybe"})}, "fleet:nodes.agents-1.volume.keep", "true or false"),
+    ("small volume", {"nodes": broker({"size": 9})}, "fleet:nodes.broker-1.volume.size", "from 10"),
+    ("volume by name", {"nodes": broker({"adopt": "data"})}, "fleet:nodes.broker-1.volume.adopt", "number"),
+    ("keep maybe", {"nodes": broker({"keep": "maybe"})}, "fleet:nodes.broker-1.volume.keep", "true or false"),
+    ("a runner's volume", {"nodes": node(volume={"size": 10})}, "fleet:nodes.agents-1.volume", "remove it"),
+    (
+        "renamed into another ten",
+        {"nodes": {**NODES, "agents-12": {"role": "runner", "renamedFrom": "agents-3"}}},
+        "fleet:nodes.agents-12.placement",
+        "give 0",
+    ),
     (
         "renamed from a node that is there",
         {"nodes": node(renamedFrom="agents-2")},
@@ -168,6 +179,12 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("private key", {"fleet__sshKeys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}, "fleet:sshKeys", "public keys"),
     ("key of two lines", {"fleet__sshKeys": [f"{SSH_KEY}\nroot"]}, "fleet:sshKeys", "public keys"),
     ("the same key twice", {"fleet__sshKeys": [SSH_KEY, SSH_KEY]}, "fleet:sshKeys", "give each once"),
+    (
+        "the same key with two comments",
+        {"fleet__sshKeys": [SSH_KEY, f"{SSH_KEY}2"]},
+        "fleet:sshKeys",
+        "give each once",
+    ),
     ("rescue for all", {"fleet__rescueCidr": "0.0.0.0/0"}, "fleet:rescueCidr", "at least /24"),
     ("rescue for /23", {"fleet__rescueCidr": "203.0.112.0/23"}, "fleet:rescueCidr", "at least /24"),
     ("rescue for IPv6 /63", {"fleet__rescueCidr": "2001:db8::/63"}, "fleet:rescueCidr", "at least /64"),
@@ -207,6 +224,9 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("no Hetzner token", {"hcloud__token": None}, "hcloud:token", "pulumi config set --secret hcloud:token"),
     ("no client", {"tailscale__oauthClientId": None}, "tailscale:oauthClientId", "pulumi config set --secret"),
     ("no secret", {"tailscale__oauthClientSecret": None}, "tailscale:oauthClientSecret", "pulumi config set --secret"),
+    ("endpoint without a scheme", {"hcloud__endpoint": "api.hetzner.cloud/v1"}, "hcloud:endpoint", "https://"),
+    ("endpoint over http", {"hcloud__endpoint": "http://192.0.2.1/v1"}, "hcloud:endpoint", "https://"),
+    ("base URL with a space", {"tailscale__baseUrl": "https://a b"}, "tailscale:baseUrl", "https://"),
     ("both ways in", {"tailscale__apiKey": "tskey-api-x"}, "tailscale:apiKey", "remove one of them"),
 ]
 
@@ -216,6 +236,15 @@ def test_a_mistake_is_refused_with_its_key_and_the_remedy(changed: dict[str, Any
     (problem,) = problems(**changed)
     assert problem.startswith(f"{key}: ")
     assert remedy in problem
+
+
+@pytest.mark.parametrize("key", ["hcloud:token", "tailscale:oauthClientSecret"])
+def test_a_secret_in_plain_is_refused_with_the_command_that_hides_it(key: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        config.read(values(), {}, plain=["fleet:nodes", key])
+    (problem,) = raised.value.problems
+    assert problem.startswith(f"{key}: is written in plain; set it with `pulumi config set --secret {key}`")
+    assert values()[key] not in problem
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -33,6 +33,20 @@ def test_nobody_there_is_an_error_of_ours() -> None:
         Service("it", "http://127.0.0.1:9", sleep=lambda _: None).ask("GET", "x")
 
 
+@pytest.mark.parametrize("answer", ["<html>a login page</html>", "", "[]", "null", '{"other": 1}'])
+def test_what_is_not_the_apis_answer_is_an_error_of_ours(answer: str) -> None:
+    with (
+        serving(lambda _: (200, answer)) as server,
+        pytest.raises(ServiceError, match=r"it: the answer to GET x is not this API's: .*check the URL http://127"),
+    ):
+        Service("it", server.url).read("GET", "x", "wanted")
+
+
+def test_an_address_that_is_none_is_an_error_of_ours() -> None:
+    with pytest.raises(ServiceError, match="is no URL"):
+        Service("it", "http://127.0.0.1:port").ask("GET", "x")
+
+
 @pytest.mark.parametrize(("status", "hint"), [(401, True), (403, True), (404, False), (409, False)])
 def test_a_refusal_is_not_asked_again(status: int, hint: bool) -> None:
     with serving(lambda _: (status, "no")) as server, pytest.raises(ServiceError) as raised:
