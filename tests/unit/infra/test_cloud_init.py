@@ -143,6 +143,16 @@ def test_one_that_fails_says_so_after_a_bounded_number_of_attempts(
     assert len([line for line in called if line.startswith(f"{attempts} ")]) == 6
 
 
+def test_a_machine_without_curl_gets_it_from_fresh_lists_and_as_patiently(tmp_path: Path) -> None:
+    without = script().replace("command -v curl > /dev/null", "false")
+    _, called = run(tmp_path, without)
+    assert [line.split()[-1] for line in called if line.startswith("apt-get ")][:2] == ["update", "curl"]
+    (tmp_path / "log").unlink()
+    status, called = run(tmp_path, without, APT="100")
+    assert status == 1
+    assert len([line for line in called if line.startswith("apt-get ")]) == 6
+
+
 def test_a_package_that_cannot_be_installed_is_a_failure(tmp_path: Path) -> None:
     status, called = run(tmp_path, script(), APT="100")
     assert status == 1
