@@ -42,7 +42,7 @@ class Hetzner:
 
     def server(self, name: str) -> Server | None:
         """Return the server of this name."""
-        listed = self._service.ask("GET", "servers", token=self._token, params={"name": name}).json()["servers"]
+        listed = self._service.read("GET", "servers", "servers", token=self._token, params={"name": name})["servers"]
         for server in listed:
             return Server(
                 id=server["id"],
