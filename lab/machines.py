@@ -66,7 +66,7 @@ class Machine:
         self._firewall = lab.folder / "netns" / f"{spec.name}.firewall"
         self._folder = lab.folder / "hosts" / spec.name
         self._spec_file = self._folder / "spec.json"
-        self._rules = self._folder / "firewall.json"
+        self._rules_file = self._folder / "firewall.json"
         self.disks = self._folder / "by-id"
         self.root = self._folder / "root"
         self.console = self._folder / "console.log"
@@ -133,9 +133,14 @@ class Machine:
             network.plug(self.lab.namespace, self.namespace, port=self._port, **own)
             return
         with self._firewall_lock():
-            script = firewall.script(self.address, firewall.load(self._rules))
+            script = firewall.script(self.address, self.rules)
             firewall.insert(self.lab.namespace, self._firewall, port=self._port, script=script)
         firewall.plug(self._firewall, self.namespace, **own)
+
+    @property
+    def rules(self) -> firewall.Rules:
+        """What the host's firewall lets through; None where everything passes."""
+        return firewall.load(self._rules_file)
 
     def filter(self, rules: firewall.Rules) -> None:
         """Have the host's firewall let through what these rules say, now and after each boot; None lets all through.
@@ -147,7 +152,7 @@ class Machine:
             raise LabError(f"host {self.name} is no server of the cloud, and has no firewall")
         script = firewall.script(self.address, rules)
         with self._firewall_lock():
-            firewall.keep(self._rules, rules)
+            firewall.keep(self._rules_file, rules)
             if network.exists(self._firewall):
                 network.nft(self._firewall, script)
 

@@ -194,9 +194,9 @@ def test_ssh_refusals(stranger: auditor.Stranger, node: str) -> None:
 def test_net_drop(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A neighbour reaches nothing that was not declared; it is the firewall that drops, and its unit brings it back."""
     host = fleet.host(node)
-    with stranger.alone(node), stranger.listener(node):
+    with stranger.alone(node, NEIGHBOUR), stranger.listener(node):
         assert stranger.reached(NEIGHBOUR, node) == []
-        host.run_expect([0], "nft flush ruleset")
+        host.run_expect([0], "nft delete table inet openclaw")
         assert stranger.reached(NEIGHBOUR, node) == ["tcp4", "tcp6", "udp4", "udp6"]
         host.run_expect([0], "systemctl restart openclaw-firewall")
         assert stranger.reached(NEIGHBOUR, node) == []
@@ -217,7 +217,7 @@ def test_net_metadata(fleet: TestFleet, node: str) -> None:
     with auditor.provider(host):
         assert seen_by("root") == everywhere("53 open", "80 open")
         assert seen_by(AGENTS[node]) == everywhere("53 open", "80 Connection refused")
-        host.run_expect([0], "nft flush ruleset")
+        host.run_expect([0], "nft delete table inet openclaw")
         assert seen_by(AGENTS[node]) == everywhere("53 open", "80 open")
         host.run_expect([0], "systemctl restart openclaw-firewall")
 
@@ -227,10 +227,10 @@ def test_net_metadata(fleet: TestFleet, node: str) -> None:
 def test_net_loopback(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A packet from a neighbour that says it is from 127.0.0.1 is dropped, even where the kernel lets it in."""
     host, honest = fleet.host(node), f"from {fleet.lab.machine(NEIGHBOUR).address}"
-    with stranger.alone(node), stranger.gullible_kernel(node), stranger.listener(node):
+    with stranger.alone(node, NEIGHBOUR), stranger.gullible_kernel(node), stranger.listener(node):
         host.run_expect([0], f"nft add rule inet openclaw input udp dport {auditor.PORT} accept")
         assert stranger.spoof(NEIGHBOUR, node) == [honest]
-        host.run_expect([0], "nft flush ruleset")
+        host.run_expect([0], "nft delete table inet openclaw")
         assert stranger.spoof(NEIGHBOUR, node) == [honest, "from 127.0.0.1", honest]
         host.run_expect([0], "systemctl restart openclaw-firewall")
 
@@ -240,7 +240,7 @@ def test_net_loopback(fleet: TestFleet, stranger: auditor.Stranger, node: str) -
 def test_net_ping(fleet: TestFleet, stranger: auditor.Stranger, node: str) -> None:
     """A ping is answered, a flood is not."""
     address = fleet.lab.machine(node).address
-    with stranger.alone(node):
+    with stranger.alone(node, NEIGHBOUR):
         flood = fleet.host(NEIGHBOUR).run(f"ping -q -c 200 -i 0.002 -W 1 {address}").stdout
     answered = int(flood.partition(" received")[0].rpartition(" ")[2])
     assert 0 < answered < 100
@@ -254,9 +254,9 @@ def test_net_forward(fleet: TestFleet, stranger: auditor.Stranger, node: str) ->
     host.run_expect([0], auditor.INNER_NETWORK)
     neighbour.run_expect([0], f"ip route add 198.51.100.0/24 via {fleet.lab.machine(node).address}")
     try:
-        with stranger.alone(node):
+        with stranger.alone(node, NEIGHBOUR):
             assert neighbour.run("ping -q -c 1 -W 1 198.51.100.2").rc == 1
-            host.run_expect([0], "nft flush ruleset")
+            host.run_expect([0], "nft delete table inet openclaw")
             assert neighbour.run("ping -q -c 1 -W 1 198.51.100.2").rc == 0
     finally:
         neighbour.run_expect([0], "ip route delete 198.51.100.0/24")
@@ -283,5 +283,5 @@ def test_log_trail(fleet: TestFleet, stranger: auditor.Stranger) -> None:
         trail = fleet.host(node).run_expect([0], "journalctl --boot=-1 --output=cat").stdout
         assert f"Accepted publickey for deploy from {stranger.address} " in trail
         assert "COMMAND=/usr/bin/true audit-trail" in trail
-        with stranger.alone(node), stranger.listener(node):
+        with stranger.alone(node, NEIGHBOUR), stranger.listener(node):
             assert stranger.reached(NEIGHBOUR, node) == []

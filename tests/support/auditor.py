@@ -8,8 +8,6 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lab import firewall
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -234,15 +232,16 @@ class Stranger:
             host.run_expect([0], f"systemctl stop audit-listener; rm {_OUTPUT}")
 
     @contextmanager
-    def alone(self, node: str) -> Iterator[None]:
-        """Take the cloud's firewall away, so that the host has only its own."""
-        machine = self._fleet.lab.machine(node)
-        rules = firewall.load(machine._rules)
-        machine.filter(None)
+    def alone(self, *nodes: str) -> Iterator[None]:
+        """Take the cloud's firewalls away, so that hosts have only their own; an IPv6 packet passes by none of them."""
+        kept = {machine: machine.rules for machine in map(self._fleet.lab.machine, nodes)}
         try:
+            for machine in kept:
+                machine.filter(None)
             yield
         finally:
-            machine.filter(rules)
+            for machine, rules in kept.items():
+                machine.filter(rules)
 
     def reached(self, source: str, node: str) -> list[str]:
         """Return the ways by which one node reaches the listener of another."""

@@ -245,7 +245,7 @@ def test_an_empty_saved_output_has_no_nodes(listing: Listing) -> None:
         ("echo 'error: incorrect passphrase' >&2; exit 255", "PULUMI_CONFIG_PASSPHRASE is not the one"),
         ("echo \"error: no stack named 'x' found\" >&2; exit 255", "pulumi stack ls"),
         ("echo 'error: the cloud is away' >&2; exit 255", "the cloud is away"),
-        ("echo {}", "say `pulumi up` first"),
+        ("echo {}", "its first `pulumi up` failed; say `pulumi up`"),
         ("echo Welcome", "is not JSON"),
         ("echo '[]'", "has to be a JSON object"),
     ],
