@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -95,4 +96,6 @@ def _beside_a_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A run in the background ignores interrupts, and all that it starts would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(Areas())

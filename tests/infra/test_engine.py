@@ -256,7 +256,7 @@ def test_a_killed_up_leaves_a_lock_and_cancel_and_up_complete_it(make: Callable[
     taken = stack.up()
     assert taken.status != 0
     assert "uniqueness_error" in taken.output
-    apis.cloud.servers.get_by_name("slow").delete().wait_until_finished()  # type: ignore[union-attr]
+    apis.await_server("slow", status="running").delete().wait_until_finished()
     assert stack.up().status == 0
     assert stack.destroy().status == 0
 

@@ -24,6 +24,8 @@ from lab.tailscale_api.state import credentials
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hcloud.servers import BoundServer
+
 TOKEN = "lab"
 SECONDS = 180
 _SECRETS = {"hcloud:token", "tailscale:oauthClientSecret"}
@@ -117,12 +119,13 @@ class Apis:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         httpx.delete(f"{self._cloud_url}/_lab/faults", headers=headers, trust_env=False).raise_for_status()
 
-    def await_server(self, name: str) -> None:
-        """Wait until a server of this name is in the API."""
+    def await_server(self, name: str, status: str = "") -> BoundServer:
+        """Wait until a server of this name is in the API, in this state if one is given, and return it."""
         deadline = time.monotonic() + 60
-        while self.cloud.servers.get_by_name(name) is None:
-            assert time.monotonic() < deadline, f"no server {name}"
+        while (server := self.cloud.servers.get_by_name(name)) is None or server.status != (status or server.status):
+            assert time.monotonic() < deadline, f"no server {name} {status}"
             time.sleep(0.1)
+        return server
 
     def await_device(self, name: str) -> None:
         """Wait until a machine of this name has joined the tailnet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -89,8 +90,16 @@ def _registered(_: object) -> asyncio.Future[None]:
     return future
 
 
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the loop that the mocks take from the thread. It stays: threads that they start have loops of their own."""
+    return asyncio.new_event_loop()
+
+
 @pytest.fixture
 def declare(apis: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
+    # Another test may have taken the thread's away.
+    asyncio.set_event_loop(_loop())
     # The mocks have no engine to register hooks with.
     monkeypatch.setattr("pulumi.resource_hooks.register_resource_hook", _registered)
 
