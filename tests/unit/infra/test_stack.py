@@ -92,7 +92,7 @@ def _registered(_: object) -> asyncio.Future[None]:
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """Return the loop that the mocks take from the thread. It stays: threads that they start have loops of their own."""
+    """Return the loop that the mocks take from the thread. It stays: threads that they start lean on it."""
     return asyncio.new_event_loop()
 
 
