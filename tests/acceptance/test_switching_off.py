@@ -49,7 +49,8 @@ def test_nothing_of_it_runs(fleet_off: TestFleet) -> None:
 
 
 def test_the_queue_and_the_homes_are_kept(fleet_off: TestFleet) -> None:
-    assert fleet_off.host("broker-1").file("/var/lib/openclaw-broker/broker.db").exists
+    look = "mount -o ro /dev/disk/by-id/scsi-0HC_Volume_* /mnt && ls /mnt && umount /mnt"
+    assert "broker.db" in fleet_off.host("broker-1").run_expect([0], look).stdout
     assert fleet_off.host("agents-2").file("/home/agent3/workspace").is_directory
 
 
