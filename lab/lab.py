@@ -140,7 +140,7 @@ class Lab:
         """
         _check_host(name, base)
         image.ensure(base, builder=self.name)
-        with self._together():
+        with self.together():
             if existing := self.find(name):
                 return existing
             machine = Machine(self, Spec(name, base, group, self._free_number(), seed.server if seed else 0))
@@ -157,7 +157,7 @@ class Lab:
         return free[0]
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
         """Wait for the short lock of what hosts share. It is taken with or without `change`, and never before it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "together.lock").open("w") as lock:
@@ -172,7 +172,7 @@ class Lab:
 
     def prepare(self) -> None:
         """Make what a lab has beside hosts: its folder, keys, network and package proxy; what is there is left."""
-        with self._together():
+        with self.together():
             self.folder.chmod(0o700)
             self._make_keys()
             self._make_network()
@@ -226,7 +226,7 @@ class Lab:
 
     def write_address_book(self) -> None:
         """Write how to reach the hosts, for ssh and for Ansible: strict checking, a way in through the namespace."""
-        with self._together():
+        with self.together():
             self._write_address_book()
 
     def _write_address_book(self) -> None:

@@ -314,7 +314,8 @@ class Machine:
         network.delete(self._firewall)
         cgroups.remove(self.cgroup)
         Volumes(self.lab).detach_all(self)
-        self._spec_file.unlink(missing_ok=True)  # last of what `down` and another try go by
+        with self.lab.together():  # who reads all hosts shall not have one go under its eyes
+            self._spec_file.unlink(missing_ok=True)  # last of what `down` and another try go by
         shutil.rmtree(self._folder)
         shutil.rmtree(self.lab.folder / "snapshots" / self.name, ignore_errors=True)
 
