@@ -175,9 +175,18 @@ def describe(path: str, before: State, after: State) -> dict[str, str]:
         head = " ".join(part for part in attributes if part)
         same_attributes = (before.owner, before.group, before.mode) == (after.owner, after.group, after.mode)
         lines = [] if same_attributes and state.kind == "file" else [head]
-        return "\n".join([*lines, state.content or ""])
+        return "\n".join([*lines, _shown(state.content or "")])
 
     return {"before_header": path, "after_header": path, "before": text(before), "after": text(after)}
+
+
+def _shown(content: str) -> str:
+    """Return what a person can read, and Ansible's reader of results too: a program has bytes that are no text."""
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        return f"({len(content)} characters, not text)\n"
+    return content
 
 
 def _owner_ids(state: State) -> tuple[int, int]:

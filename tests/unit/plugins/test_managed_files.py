@@ -45,6 +45,16 @@ def test_places_everything_once_and_then_nothing(tmp_path: Path, run_module: Run
     assert second["changed_paths"] == []
 
 
+def test_a_program_goes_and_the_difference_is_text(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF\x90")
+
+    shown = managed_files.describe(str(program), managed_files.read(program), State("absent"))
+
+    assert "(5 characters, not text)" in shown["before"]
+    shown["before"].encode()
+
+
 def test_a_shared_directory_goes_when_its_last_user_has_left(tmp_path: Path, run_module: Run) -> None:
     shared = tmp_path / "shared"
     (shared / "mine").mkdir(parents=True)
