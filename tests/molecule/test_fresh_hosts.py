@@ -38,7 +38,7 @@ _CONNECTION = {"file /home/deploy/.ansible", "file /home/deploy/.ansible/tmp"}
 # What the role tailscale says it leaves until the next boot: tables without a rule.
 _EMPTY_TABLE = re.compile(
     r"nft (table ip6? (filter|nat|mangle) \{|chain (INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) \{"
-    r"|type .* policy accept;)"
+    r"|type .* policy accept;|\})"
 )
 
 
