@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Endpoint = Callable[[Request], Awaitable[Response]]
 
 _LOG = logging.getLogger(__name__)
-_DIALECTS = (JOBS,)
+DIALECTS = (JOBS,)
 
 
 def build_app(broker: Broker, settings: Settings, *, ts_bound: bool) -> Starlette:
@@ -50,7 +50,7 @@ def build_app(broker: Broker, settings: Settings, *, ts_bound: bool) -> Starlett
     routes = [_route("GET", "/health", health), _route("GET", "/openapi.json", _openapi)]
     routes += [
         _route(call.method, call.path, _endpoint(broker, settings, dialect, call))
-        for dialect in _DIALECTS
+        for dialect in DIALECTS
         for call in dialect.calls
     ]
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed, Exception: _crash})

@@ -62,11 +62,13 @@ class Dialect:
     """One surface.
 
     Attributes:
+        name: As docs/dialects.md has it, and as a job says where it came from.
         credentials: The tokens in a request's headers, by role.
         identity: Who the worker behind a request says it is.
         refuse: An error → response, given the call and, once it is known, the command.
     """
 
+    name: str
     calls: tuple[Call, ...]
     credentials: Callable[[Mapping[str, str]], Mapping[Role, str]]
     identity: Callable[[Mapping[str, str]], Identity]

@@ -242,4 +242,4 @@ _CALLS = (
     Call("POST", "/jobs/{id}/fail", _WORKER, parse_fail, jobs_answers.failed),
     Call("GET", "/agents", _BOT, parse_agents, jobs_answers.agents),
 )
-JOBS = Dialect(calls=_CALLS, credentials=credentials, identity=identity, refuse=jobs_answers.refused)
+JOBS = Dialect(name="jobs", calls=_CALLS, credentials=credentials, identity=identity, refuse=jobs_answers.refused)
