@@ -28,10 +28,11 @@ _ONLINE_SECONDS = 50.0
 
 
 class Role(StrEnum):
-    """What a token is for."""
+    """What a token is for. An admin's is good for whatever a bot's is."""
 
     WORKER = "worker"
     BOT = "bot"
+    ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True)

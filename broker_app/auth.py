@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker_app.database import Database
 
 _TRUST_SECONDS = 0.5
+_GOOD_FOR = {Role.WORKER: (Role.WORKER,), Role.BOT: (Role.BOT, Role.ADMIN), Role.ADMIN: (Role.ADMIN,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Authenticator:
         self._trusted: dict[tuple[Role, bytes], tuple[Principal, float]] = {}
 
     async def find(self, role: Role, token: str) -> Principal | None:
-        """The principal, None when the token is not one of that role."""
+        """The principal, None when the token is not good for that role; an admin who acts as a bot stays an admin."""
         if not token:
             return None
         key = (role, digest(token))
@@ -66,11 +67,11 @@ class Authenticator:
         return await self._look_up(*key)
 
     async def _look_up(self, role: Role, token_digest: bytes) -> Principal | None:
-        query = "SELECT name FROM tokens WHERE digest = ? AND role = ?"
-        row = await self._database.read(lambda db: db.execute(query, (token_digest, role)).fetchone())
-        if row is None:
+        query = "SELECT name, role FROM tokens WHERE digest = ?"
+        row = await self._database.read(lambda db: db.execute(query, (token_digest,)).fetchone())
+        if row is None or row["role"] not in _GOOD_FOR[role]:
             self._trusted.pop((role, token_digest), None)
             return None
-        principal = Principal(role, row["name"])
+        principal = Principal(Role(row["role"]), row["name"])
         self._trusted[role, token_digest] = (principal, self._clock() + _TRUST_SECONDS)
         return principal

@@ -51,6 +51,14 @@ def test_a_minted_token_works_at_once_under_its_own_name_only(shared: Broker, ca
     assert worker.get("/jobs", headers={"X-Bot-Token": worker.headers["X-Worker-Token"]}).status_code == 401
 
 
+def test_an_admins_token_does_for_a_bots_and_for_no_workers(shared: Broker, cap: str) -> None:
+    token = mint(shared, cap, "--role", "admin")
+    admin = shared.client({"X-Bot-Token": token})
+    job_id = submit(admin, requires=caps(cap))
+    assert admin.get(f"/jobs/{job_id}").json()["status"] == "queued"
+    assert shared.client({"X-Worker-Token": token}).get("/jobs/next").status_code == 401
+
+
 def test_a_minted_worker_cannot_touch_anothers_lease(shared: Broker, cap: str) -> None:
     mine, other = (shared.client({"X-Worker-Token": mint(shared, f"{cap}-{n}"), "X-Worker-Caps": cap}) for n in "ab")
     job_id = submit(shared.bot(), requires=caps(cap))

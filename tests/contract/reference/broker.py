@@ -87,8 +87,9 @@ class Broker:
             token = request.headers.get(f"x-{role}-token", "")
             if token and token == os.environ.get(f"{role.upper()}_TOKEN"):
                 return role, None
-            if token and (owner := self.store.owner(role, token)):
-                return role, owner
+            for good in GOOD_FOR[role]:
+                if token and (owner := self.store.owner(good, token)):
+                    return role, owner
         raise RefusedError(401, f"bad {roles[0]} token" if len(roles) == 1 else "bad token")
 
     def identify(self, request: Request, owner: str | None) -> Caller:
@@ -338,6 +339,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "POST /jobs/{id}/result": Broker.result,
     "POST /jobs/{id}/fail": Broker.fail,
 }
+GOOD_FOR = {"worker": ["worker"], "bot": ["bot", "admin"]}
 ROLES = {
     "POST /jobs": ["bot"],
     "GET /jobs": ["bot"],

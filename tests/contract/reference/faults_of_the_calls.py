@@ -263,6 +263,14 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
         "broker", "tokens::a_minted_token_works_at_once_under_its_own_name_only",
         '.get("x-worker-id", "").strip() or owner', '.get("x-worker-id", "").strip()',
     ),
+    "an admin's token does for a bot's": (
+        "broker", "tokens::an_admins_token_does_for_a_bots_and_for_no_workers",
+        '"bot": ["bot", "admin"]', '"bot": ["bot"]',
+    ),
+    "an admin is no worker": (
+        "broker", "tokens::an_admins_token_does_for_a_bots_and_for_no_workers",
+        '"worker": ["worker"],', '"worker": ["worker", "admin"],',
+    ),
     "a minted token has a role": (
         "store", "tokens::a_minted_token_works_at_once_under_its_own_name_only",
         'WHERE role = ? AND digest = ?"\n', 'WHERE ? != role AND digest = ?"\n',
