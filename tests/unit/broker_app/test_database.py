@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-INSERT = "INSERT INTO agents VALUES (?, 0, NULL, '[]')"
+INSERT = "INSERT INTO agents (name, last_seen, capabilities) VALUES (?, 0, '[]')"
+# The first version's tables, as far as later ones changed them.
+FIRST = (
+    f"PRAGMA application_id={APPLICATION_ID}",
+    "PRAGMA user_version=1",
+    """CREATE TABLE agents (name TEXT PRIMARY KEY, last_seen REAL NOT NULL, runner_version TEXT,
+       capabilities TEXT NOT NULL) STRICT, WITHOUT ROWID""",
+    """INSERT INTO agents VALUES ('a', 5.0, '1.2', '["x"]')""",
+    "COMMIT",
+)
 
 
 def insert(name: str) -> Callable[[sqlite3.Connection], None]:
@@ -297,3 +306,27 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "journal_mode")}
     connection.close()
     assert pragmas == {"user_version": VERSION, "journal_mode": "wal"}
+
+
+def columns(connection: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Of each table, its columns, but not their order."""
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {name: sorted(tuple(row)[1:] for row in connection.execute(f"PRAGMA table_info({name})")) for name in tables}
+
+
+def test_a_file_of_the_first_version_becomes_one_of_this(tmp_path: Path) -> None:
+    foreign(tmp_path / "old", *FIRST)
+    old, new = connect(tmp_path / "old"), connect(tmp_path / "new")
+    assert {name: columns(new)[name] for name in columns(old)} == columns(old)
+    assert [tuple(row)[:5] for row in old.execute("SELECT * FROM agents")] == [("a", 5.0, "1.2", '["x"]', None)]
+    assert old.execute("PRAGMA user_version").fetchone()[0] == VERSION
+    old.close()
+    new.close()
+
+
+def test_an_upgrade_goes_all_of_the_way_or_none_of_it(tmp_path: Path) -> None:
+    foreign(tmp_path / "old", *FIRST, "CREATE TABLE messages (n)")
+    before = (tmp_path / "old").read_bytes()
+    with pytest.raises(DatabaseError, match="BROKER_DB"):
+        connect(tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == before
