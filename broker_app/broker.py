@@ -89,7 +89,7 @@ class Broker:
             case commands.Look():
                 work = self.queue.look(command.job_id, wait=command.wait, hangup=hangup)
             case commands.Renew():
-                work = self.queue.renew(command.job_id, held)
+                work = self.queue.renew(command.job_id, held, command.lease_seconds)
             case commands.Release():
                 work = self.queue.release(command.job_id, held, command.reason)
             case commands.Hold():
@@ -98,14 +98,20 @@ class Broker:
                 work = self.queue.finish(command.job_id, held, command.result)
             case commands.Fail():
                 work = self.queue.fail(command.job_id, held, command.error)
+            case commands.Requeue():
+                work = self.queue.requeue(command.job_id)
             case commands.Browse():
                 work = self.queue.browse(command)
+            case commands.Survey():
+                work = self._survey()
             case commands.ListAgents():
                 work = self._list_agents()
         return await work
 
     async def _claim(self, command: commands.Claim, caller: Caller, hangup: asyncio.Future[None]) -> Job | None:
-        job = await self.queue.claim(caller.worker, wait=command.wait, hangup=hangup)
+        job = await self.queue.claim(
+            caller.worker, wait=command.wait, lease_seconds=command.lease_seconds, hangup=hangup
+        )
         if job is None or command.wait <= 0:
             return job
         # Much may happen during a wait. A job handed to nobody, or on a revoked token, would be stuck for a lease.
@@ -121,6 +127,11 @@ class Broker:
 
     async def _give_back(self, job: Job, reason: str) -> None:
         await self.queue.release(job.id, Lease(job.worker, job.lease_epoch), reason)
+
+    async def _survey(self) -> Any:
+        now = time.time()
+        seen = [(agent, agent.online(now)) for agent in await self.agents.known() if agent.last_seen is not None]
+        return await self.queue.counts(), seen, now
 
     async def _list_agents(self) -> list[Any]:
         running = await self.queue.running()
@@ -145,7 +156,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     try:
         broker = Broker(settings, database, await SqliteStore.open(database))
         await broker.agents.load()
-        timers = [asyncio.create_task(broker.queue.keep_leases()), asyncio.create_task(_keep_agents(broker.agents))]
+        timers = [asyncio.create_task(broker.queue.keep_time()), asyncio.create_task(_keep_agents(broker.agents))]
         try:
             yield broker
         finally:

@@ -13,6 +13,7 @@ BrokerError
 └── JobError                    the queue refuses what was asked of it
     ├── JobNotFoundError
     ├── NotRunningError         the job is not running
+    ├── NotDeadError            the job is no dead letter
     ├── LeaseLostError          the lease named by the caller is not the current one
     ├── QueueFullError
     └── TooManySubmissionsError
@@ -101,12 +102,26 @@ class NotRunningError(JobError):
         self.job = job
 
 
-class LeaseLostError(JobError):
-    """The lease that the caller named is not the job's current one."""
+class NotDeadError(JobError):
+    """The call needs a dead letter, and this job is none."""
 
-    def __init__(self, message: str, job: Job) -> None:
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"job is not dead: {job.outcome or job.status}")
+        self.job = job
+
+
+class LeaseLostError(JobError):
+    """The lease that the caller named is not the job's current one.
+
+    Attributes:
+        job: The job as it is.
+        worker: The caller's name, if it has one.
+    """
+
+    def __init__(self, message: str, job: Job, worker: str | None) -> None:
         super().__init__(message)
         self.job = job
+        self.worker = worker
 
 
 class QueueFullError(JobError):

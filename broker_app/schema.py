@@ -11,40 +11,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID = 0x6F636C77  # "oclw"
-VERSION = 2
 _BUSY_SECONDS = 10.0
 
-_AGENTS = """
-CREATE TABLE agents (
-    name TEXT PRIMARY KEY,
-    last_seen REAL,
-    runner_version TEXT,
-    capabilities TEXT NOT NULL,
-    type TEXT,
-    metadata TEXT NOT NULL DEFAULT '{}',
-    health TEXT,
-    health_at REAL,
-    cordoned INTEGER NOT NULL DEFAULT 0
-) STRICT, WITHOUT ROWID;
-"""
-# A message that was received is remembered for a while, without its text, so that it is not taken again.
-_MESSAGES = """
-CREATE TABLE messages (
-    n INTEGER PRIMARY KEY,
-    sender TEXT NOT NULL,
-    recipient TEXT NOT NULL,
-    id TEXT NOT NULL,
-    envelope TEXT NOT NULL,
-    received INTEGER NOT NULL DEFAULT 0,
-    created_at REAL NOT NULL,
-    UNIQUE (recipient, sender, id)
-) STRICT;
-CREATE INDEX messages_waiting ON messages (recipient, n) WHERE received = 0;
-CREATE INDEX messages_received ON messages (created_at) WHERE received = 1;
-"""
-# The partial indexes hold only what is queued, running or failed: claims, lease checks and rare listings
+# The partial indexes hold only what is ready, put off, running or failed: claims, lease checks and rare listings
 # cost the same whether ten jobs are finished or a million.
-_TABLES = f"""
+# Each step leads from one version to the next; a new file takes them all, so there is one way to a schema.
+_VERSION_1 = """
 CREATE TABLE jobs (
     n INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -78,20 +50,53 @@ CREATE TABLE tokens (
     digest BLOB NOT NULL UNIQUE,
     created_at REAL NOT NULL
 ) STRICT;
-{_AGENTS}
-{_MESSAGES}
+CREATE TABLE agents (
+    name TEXT PRIMARY KEY,
+    last_seen REAL NOT NULL,
+    runner_version TEXT,
+    capabilities TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 """
-# What a file of each earlier version needs to become one of the next.
-_UPGRADES = {
-    1: f"""
+# A message that was received is remembered for a while, without its text, so that it is not taken again.
+_VERSION_2 = """
+ALTER TABLE jobs ADD COLUMN dialect TEXT NOT NULL DEFAULT 'jobs';
+ALTER TABLE jobs ADD COLUMN retry_seconds INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN not_before REAL;
+ALTER TABLE jobs ADD COLUMN heartbeat_at REAL;
+DROP INDEX jobs_queued;
+CREATE INDEX jobs_ready ON jobs (agent, needs) WHERE status = 'queued' AND not_before IS NULL;
+CREATE INDEX jobs_put_off ON jobs (not_before) WHERE not_before IS NOT NULL;
+CREATE INDEX jobs_dead ON jobs (outcome) WHERE outcome = 'dead';
 ALTER TABLE agents RENAME TO agents_1;
-{_AGENTS}
+CREATE TABLE agents (
+    name TEXT PRIMARY KEY,
+    last_seen REAL,
+    runner_version TEXT,
+    capabilities TEXT NOT NULL,
+    type TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}',
+    health TEXT,
+    health_at REAL,
+    cordoned INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
 INSERT INTO agents (name, last_seen, runner_version, capabilities)
     SELECT name, last_seen, runner_version, capabilities FROM agents_1;
 DROP TABLE agents_1;
-{_MESSAGES}
-""",
-}
+CREATE TABLE messages (
+    n INTEGER PRIMARY KEY,
+    sender TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    id TEXT NOT NULL,
+    envelope TEXT NOT NULL,
+    received INTEGER NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    UNIQUE (recipient, sender, id)
+) STRICT;
+CREATE INDEX messages_waiting ON messages (recipient, n) WHERE received = 0;
+CREATE INDEX messages_received ON messages (created_at) WHERE received = 1;
+"""
+_STEPS = (_VERSION_1, _VERSION_2)
+VERSION = len(_STEPS)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -118,60 +123,39 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    if not _is_ours(connection, path):
+    version = _version(connection, path)
+    if version == 0:
         connection.execute("PRAGMA journal_mode=WAL")
-        _create(connection, path)
-    if _version(connection) < VERSION:
-        _upgrade(connection)
+    if version < VERSION:
+        _advance(connection, path)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA wal_autocheckpoint=8000")
 
 
-def _create(connection: sqlite3.Connection, path: Path) -> None:
+def _advance(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the file to our version, whole or not at all."""
     connection.execute("BEGIN IMMEDIATE")
-    if not _is_ours(connection, path):
-        _execute(connection, _TABLES)
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={VERSION}")
+    # Read anew: another process may have been first.
+    for step in _STEPS[_version(connection, path) :]:
+        for statement in step.split(";\n"):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={VERSION}")
     connection.execute("COMMIT")
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
-    """All of the way or none of it; another process may have gone it meanwhile."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for version in range(_version(connection), VERSION):
-            _execute(connection, _UPGRADES[version])
-        connection.execute(f"PRAGMA user_version={VERSION}")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-def _execute(connection: sqlite3.Connection, statements: str) -> None:
-    """Run statements within the open transaction, which `executescript` would commit."""
-    for statement in statements.split(";\n"):
-        connection.execute(statement)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
-
-
-def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file holds our schema; false when it is empty."""
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of our schema that the file holds; 0 when it is empty."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    version = _version(connection)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if (application, version, tables) == (0, 0, 0):
-        return False
+        return 0
     if application != APPLICATION_ID:
         raise DatabaseError(f"{path} is not a database of this broker; set BROKER_DB to another file")
     if version > VERSION:
         raise DatabaseError(
             f"{path} has schema version {version}, this broker knows up to {VERSION}; install the newer broker"
         )
-    return True
+    return int(version)

@@ -77,6 +77,7 @@ def parse_submit(arrived: Arrived, settings: Settings) -> Submit:
         route=Route(agent, needs),
         max_deliveries=_DEFAULT_DELIVERIES if deliveries is None else deliveries,
         lease_seconds=settings.lease_seconds,
+        dialect="jobs",
     )
 
 

@@ -1,9 +1,12 @@
 """A job and its legal transitions, as pure functions of the job, the caller's lease and the time.
 
     queued ──deliver──▶ running ──finish──▶ done
-      ▲                  │  │└───fail─────▶ failed (outcome "failed")
-      └──release, expire─┘  └────expire───▶ failed (outcome "dead", after the last delivery)
+      ▲                 │ │ │└─fail───────▶ failed (outcome "failed")
+      │                 │ │ └──expire─────▶ failed (outcome "dead", after the last delivery)
+      ├─release, expire─┘ └────cancel─────▶ failed (outcome "cancelled"; a queued one too)
+      └─fail (where failures are tried again, until the last delivery: then dead); requeue (of a dead one)
 
+A job that is tried again is queued with a time before which nobody gets it (`not_before`).
 Times are seconds since the epoch, as floats.
 """
 
@@ -12,7 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from broker_app.errors import LeaseLostError, NotRunningError
+from broker_app.errors import LeaseLostError, NotDeadError, NotRunningError
+
+_MOST_DOUBLINGS = 8
 
 
 class Status(StrEnum):
@@ -29,6 +34,7 @@ class Outcome(StrEnum):
 
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
     DEAD = "dead"
 
 
@@ -65,12 +71,18 @@ class Job:
     """One unit of work.
 
     Attributes:
+        dialect: In which it was submitted.
         requires: The capability requirement as its submitter wrote it; `route` is its meaning.
+        retry_seconds: How long the first reported failure puts it off, each further one twice as long;
+            0 where a reported failure is final.
+        not_before: When it is tried again; nobody gets it before `ready` has taken this away.
+        heartbeat_at: When its lease was granted or renewed last.
         lease_epoch: Number of the current or last lease; every delivery gets a higher one.
         attempts: Deliveries charged against `max_deliveries`.
     """
 
     id: str
+    dialect: str
     command: str
     payload: str = ""
     requires: str | None = None
@@ -78,11 +90,14 @@ class Job:
     created_at: float
     lease_seconds: int
     max_deliveries: int
+    retry_seconds: int = 0
+    not_before: float | None = None
     status: Status = Status.QUEUED
     outcome: Outcome | None = None
     started_at: float | None = None
     finished_at: float | None = None
     lease_until: float | None = None
+    heartbeat_at: float | None = None
     lease_epoch: int = 0
     attempts: int = 0
     worker: str | None = None
@@ -94,29 +109,36 @@ class Job:
         """Whether nothing can happen to the job any more."""
         return self.status in (Status.DONE, Status.FAILED)
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can be delivered now."""
+        return self.status is Status.QUEUED and self.not_before is None
 
-def deliver(job: Job, worker: str | None, now: float) -> Job:
-    """Lease a queued job to a worker."""
+
+def deliver(job: Job, worker: str | None, now: float, lease_seconds: int | None = None) -> Job:
+    """Lease a ready job to a worker, for the job's own time unless another is given."""
     return replace(
         job,
         status=Status.RUNNING,
         worker=worker,
         started_at=now,
-        lease_until=now + job.lease_seconds,
+        lease_until=now + (lease_seconds or job.lease_seconds),
+        heartbeat_at=now,
         lease_epoch=job.lease_epoch + 1,
         attempts=job.attempts + 1,
+        error=None,
     )
 
 
-def renew(job: Job, lease: Lease, now: float) -> Job:
-    """Extend the lease of a running job.
+def renew(job: Job, lease: Lease, now: float, lease_seconds: int | None = None) -> Job:
+    """Extend the lease of a running job, by the job's own time unless another is given.
 
     Raises:
         NotRunningError: The job is not running.
         LeaseLostError: The caller does not hold the current lease.
     """
     _require_running(job, lease)
-    return replace(job, lease_until=now + job.lease_seconds)
+    return replace(job, lease_until=now + (lease_seconds or job.lease_seconds), heartbeat_at=now)
 
 
 def release(job: Job, lease: Lease) -> Job:
@@ -144,10 +166,17 @@ def finish(job: Job, lease: Lease, result: str, now: float) -> Job:
     return _ended(job, Status.DONE, Outcome.DONE, now, result=result)
 
 
-def fail(job: Job, lease: Lease, error: str, now: float) -> Job:
-    """End a job with an error. A job that has ended already is returned as it is.
+def fail(job: Job, lease: Lease, error: str, now: float, stretch: float = 1.0) -> Job:
+    """End a job with an error, or put it off until its next try. A job that has ended is returned as it is.
 
-    A job that was never delivered can be failed too: the seed contract says so.
+    A job that was never delivered can be failed too, for good: the seed contract says so.
+
+    Args:
+        job: The job.
+        lease: What the caller holds.
+        error: What the worker said.
+        now: The time.
+        stretch: What the back-off is multiplied with, so that jobs which failed together do not come back together.
 
     Raises:
         NotRunningError: The job is queued again after a delivery.
@@ -158,7 +187,35 @@ def fail(job: Job, lease: Lease, error: str, now: float) -> Job:
         return job
     if job.lease_epoch > 0:
         _require_running(job, lease)
-    return _ended(job, Status.FAILED, Outcome.FAILED, now, error=error)
+    if not (job.retry_seconds and job.attempts):
+        return _ended(job, Status.FAILED, Outcome.FAILED, now, error=error)
+    if job.attempts >= job.max_deliveries:
+        return _ended(job, Status.FAILED, Outcome.DEAD, now, error=error)
+    delay = job.retry_seconds * 2 ** min(job.attempts - 1, _MOST_DOUBLINGS) * stretch
+    return replace(_requeued(job), not_before=now + delay, error=error)
+
+
+def cancel(job: Job, reason: str, now: float) -> Job:
+    """End a job that nobody wants any more. A job that has ended already is returned as it is."""
+    if job.finished:
+        return job
+    return _ended(job, Status.FAILED, Outcome.CANCELLED, now, error=reason)
+
+
+def requeue(job: Job) -> Job:
+    """Queue a dead job again, with all its deliveries before it. Its epochs go on.
+
+    Raises:
+        NotDeadError: It is not dead.
+    """
+    if job.outcome is not Outcome.DEAD:
+        raise NotDeadError(job)
+    return replace(_requeued(job), outcome=None, finished_at=None, attempts=0, error=None)
+
+
+def fall_due(job: Job, now: float) -> Job:
+    """What time does to a job: a lease that has ended is lost, and one that was put off is ready."""
+    return expire(job, now) if job.status is Status.RUNNING else replace(job, not_before=None)
 
 
 def expire(job: Job, now: float) -> Job:
@@ -171,18 +228,31 @@ def expire(job: Job, now: float) -> Job:
 
 
 def _requeued(job: Job) -> Job:
-    return replace(job, status=Status.QUEUED, worker=None, started_at=None, lease_until=None)
+    return replace(
+        job, status=Status.QUEUED, worker=None, started_at=None, lease_until=None, heartbeat_at=None, not_before=None
+    )
 
 
 def _ended(
     job: Job, status: Status, outcome: Outcome, now: float, *, result: str | None = None, error: str | None = None
 ) -> Job:
-    return replace(job, status=status, outcome=outcome, finished_at=now, lease_until=None, result=result, error=error)
+    return replace(
+        job,
+        status=status,
+        outcome=outcome,
+        finished_at=now,
+        lease_until=None,
+        not_before=None,
+        result=result,
+        error=error,
+    )
 
 
 def _require_epoch(job: Job, lease: Lease) -> None:
     if lease.epoch not in (None, job.lease_epoch):
-        raise LeaseLostError(f"stale lease epoch {lease.epoch}; the current one is {job.lease_epoch}", job)
+        raise LeaseLostError(
+            f"stale lease epoch {lease.epoch}; the current one is {job.lease_epoch}", job, lease.worker
+        )
 
 
 def _require_running(job: Job, lease: Lease) -> None:
@@ -190,4 +260,4 @@ def _require_running(job: Job, lease: Lease) -> None:
         raise NotRunningError(job)
     _require_epoch(job, lease)
     if lease.worker not in (None, job.worker):
-        raise LeaseLostError("the job is held by another worker", job)
+        raise LeaseLostError("the job is held by another worker", job, lease.worker)

@@ -7,20 +7,23 @@ import logging
 import uuid
 from collections.abc import Callable
 from functools import partial
+from secrets import SystemRandom
 from typing import TYPE_CHECKING
 
 from broker_app.queue import job as transitions
-from broker_app.queue.job import Job, Lease, Status, Worker
+from broker_app.queue.job import Job, Lease, Worker
 from broker_app.queue.rate import RateLimit
 from broker_app.queue.waiting import Waiter, Waiters
 
 if TYPE_CHECKING:
     from broker_app.queue.commands import Browse, Submit
-    from broker_app.queue.store import Page, Store
+    from broker_app.queue.store import Counts, Page, Store
 
+_RANDOM = SystemRandom()
 _LOG = logging.getLogger(__name__)
 _LONGEST_SLEEP = 1.0
 _SHORTEST_SLEEP = 0.02
+_JITTER = 0.1
 
 Clock = Callable[[], float]
 
@@ -54,6 +57,7 @@ class Queue:
         self._rate.admit(submitter, now)
         job = Job(
             id=str(uuid.uuid4()),
+            dialect=order.dialect,
             command=order.command,
             payload=order.payload,
             requires=order.requires,
@@ -61,25 +65,32 @@ class Queue:
             created_at=now,
             lease_seconds=order.lease_seconds,
             max_deliveries=order.max_deliveries,
+            retry_seconds=order.retry_seconds,
         )
         await self._store.add(job, limit=self._max_unfinished)
         return job
 
     async def claim(
-        self, worker: Worker, *, wait: float = 0.0, hangup: asyncio.Future[None] | None = None
+        self,
+        worker: Worker,
+        *,
+        wait: float = 0.0,
+        lease_seconds: int | None = None,
+        hangup: asyncio.Future[None] | None = None,
     ) -> Job | None:
         """Lease the oldest job that the worker may run.
 
         Args:
             worker: Who asks.
             wait: Seconds to wait for a job.
+            lease_seconds: How long the lease is, if not as long as the job says.
             hangup: Ends the wait when done.
 
         Returns:
             The job, or None when there was none.
         """
         if wait <= 0:
-            return await self._take(worker)
+            return await self._take(worker, lease_seconds)
         deadline = asyncio.get_running_loop().time() + wait
         with self._waiters.for_work(worker) as waiter:
             _stop_on(hangup, waiter)
@@ -88,7 +99,7 @@ class Queue:
                 while True:
                     # The waiter is known before each look: a job that comes after the look rings it.
                     offer = waiter.answer()
-                    job = await self._take(worker)
+                    job = await self._take(worker, lease_seconds)
                     if waiter.dismissed:
                         await self._give_back(job)
                         return None
@@ -117,10 +128,12 @@ class Queue:
             await waiter.wait(deadline)
         return await self._store.get(job_id)
 
-    async def renew(self, job_id: str, lease: Lease) -> Job:
+    async def renew(self, job_id: str, lease: Lease, lease_seconds: int | None = None) -> Job:
         """Extend a lease. Raises as `job.renew`, and JobNotFoundError."""
         now = self._clock()
-        return await self._store.change(job_id, lambda job: transitions.renew(job, lease, now), durable=False)
+        return await self._store.change(
+            job_id, lambda job: transitions.renew(job, lease, now, lease_seconds), durable=False
+        )
 
     async def release(self, job_id: str, lease: Lease, reason: str = "") -> Job:
         """Put a job back at the head. Raises as `job.release`, and JobNotFoundError."""
@@ -147,13 +160,26 @@ class Queue:
         return await self._store.change(job_id, lambda job: transitions.finish(job, lease, result, now))
 
     async def fail(self, job_id: str, lease: Lease, error: str) -> Job:
-        """End a job with an error. Raises as `job.fail`, and JobNotFoundError."""
+        """End a job with an error, or put it off. Raises as `job.fail`, and JobNotFoundError."""
+        now, stretch = self._clock(), _RANDOM.uniform(1 - _JITTER, 1 + _JITTER)
+        return await self._store.change(job_id, lambda job: transitions.fail(job, lease, error, now, stretch))
+
+    async def cancel(self, job_id: str, reason: str) -> Job:
+        """End a job that nobody wants any more; its worker hears of it at its next call. Raises JobNotFoundError."""
         now = self._clock()
-        return await self._store.change(job_id, lambda job: transitions.fail(job, lease, error, now))
+        return await self._store.change(job_id, lambda job: transitions.cancel(job, reason, now))
+
+    async def requeue(self, job_id: str) -> Job:
+        """Queue a dead job again. Raises as `job.requeue`, and JobNotFoundError."""
+        return await self._store.change(job_id, transitions.requeue)
 
     async def browse(self, query: Browse) -> Page:
         """Read jobs, newest first."""
         return await self._store.browse(query)
+
+    async def counts(self) -> Counts:
+        """How much there is to do."""
+        return await self._store.counts()
 
     async def running(self) -> dict[str, list[str]]:
         """Ids of the running jobs of each named worker."""
@@ -163,8 +189,8 @@ class Queue:
         """Answer everybody who waits, and let nobody wait from now on."""
         self._waiters.stop()
 
-    async def keep_leases(self) -> None:
-        """Take back lost leases when they end, for ever."""
+    async def keep_time(self) -> None:
+        """Take back lost leases when they end, and bring jobs back for their next try, for ever."""
         while True:
             try:
                 pause = await self.reclaim()
@@ -175,30 +201,31 @@ class Queue:
             await asyncio.sleep(pause)
 
     async def reclaim(self) -> float:
-        """Take back the leases that have ended; returns the seconds until the next look.
+        """Take back the leases that have ended, and make ready what is tried again; returns the time to the next look.
 
         That is at most one second, the shortest lease: one granted after the look is seen in time.
         """
         while True:
             now = self._clock()
-            expiry = await self._store.next_expiry()
-            if expiry is None:
+            due = await self._store.next_due()
+            if due is None:
                 return _LONGEST_SLEEP
-            if expiry > now:
-                return min(max(expiry - now, _SHORTEST_SLEEP), _LONGEST_SLEEP)
-            for job in await self._store.expire(now, partial(transitions.expire, now=now)):
-                _LOG.warning("lease lost: job %s (%s) is %s", job.id, job.command, job.outcome or job.status)
+            if due > now:
+                return min(max(due - now, _SHORTEST_SLEEP), _LONGEST_SLEEP)
+            for job in await self._store.take_due(now, partial(transitions.fall_due, now=now)):
+                if job.finished or job.error is None:  # a failed try leaves its error, a lost lease none
+                    _LOG.warning("lease lost: job %s (%s) is %s", job.id, job.command, job.outcome or job.status)
 
-    async def _take(self, worker: Worker) -> Job | None:
+    async def _take(self, worker: Worker, lease_seconds: int | None) -> Job | None:
         now = self._clock()
-        return await self._store.claim(worker, lambda job: transitions.deliver(job, worker.name, now))
+        return await self._store.claim(worker, lambda job: transitions.deliver(job, worker.name, now, lease_seconds))
 
     async def _give_back(self, job: Job | None) -> None:
         if job is not None:
             await self.release(job.id, Lease(job.worker, job.lease_epoch), "its worker waits for it no longer")
 
     def _on_change(self, job: Job) -> None:
-        if job.status is Status.QUEUED:
+        if job.ready:
             self._waiters.offer(job)
         elif job.finished:
             self._waiters.ended(job)

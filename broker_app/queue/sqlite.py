@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from broker_app.errors import JobNotFoundError, QueueFullError
 from broker_app.queue.job import Job, Outcome, Route, Status, Worker
 from broker_app.queue.routes import RouteIndex
-from broker_app.queue.store import Page
+from broker_app.queue.store import Counts, Page
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,35 +17,44 @@ if TYPE_CHECKING:
     from broker_app.queue.commands import Browse
     from broker_app.queue.store import Listener, Transition
 
-_EXPIRE_BATCH = 500
+_DUE_BATCH = 500
 _PAGE_CHARACTERS = 2**20
 _INSERT = """
-INSERT INTO jobs (id, command, payload, requires, agent, needs, created_at, lease_seconds, max_deliveries,
-    status, lease_epoch, attempts)
-VALUES (:id, :command, :payload, :requires, :agent, :needs, :created_at, :lease_seconds, :max_deliveries,
-    :status, :lease_epoch, :attempts)
+INSERT INTO jobs (id, dialect, command, payload, requires, agent, needs, created_at, lease_seconds, max_deliveries,
+    retry_seconds, status, lease_epoch, attempts)
+VALUES (:id, :dialect, :command, :payload, :requires, :agent, :needs, :created_at, :lease_seconds, :max_deliveries,
+    :retry_seconds, :status, :lease_epoch, :attempts)
 """
 _UPDATE = """
 UPDATE jobs SET status = :status, outcome = :outcome, started_at = :started_at, finished_at = :finished_at,
     lease_until = :lease_until, lease_epoch = :lease_epoch, attempts = :attempts, worker = :worker,
-    result = :result, error = :error
+    result = :result, error = :error, not_before = :not_before, heartbeat_at = :heartbeat_at
 WHERE id = :id
 """
-_OLDEST = "SELECT n FROM jobs WHERE status = 'queued' AND agent IS ? AND needs = ? ORDER BY n LIMIT 1"
-_EXPIRED = """
-SELECT * FROM jobs WHERE status = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?
+_OLDEST = (
+    "SELECT n FROM jobs WHERE status = 'queued' AND not_before IS NULL AND agent IS ? AND needs = ? ORDER BY n LIMIT 1"
+)
+_READY_ROUTES = "SELECT DISTINCT agent, needs FROM jobs WHERE status = 'queued' AND not_before IS NULL"
+_LOST = "SELECT * FROM jobs WHERE status = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?"
+_PUT_OFF = "SELECT * FROM jobs WHERE not_before <= ? ORDER BY not_before LIMIT ?"
+_NEXT_DUE = """
+SELECT min(due) FROM (
+    SELECT min(lease_until) AS due FROM jobs WHERE status = 'running'
+    UNION ALL SELECT min(not_before) FROM jobs WHERE not_before IS NOT NULL)
+"""
+_COUNTS = """
+SELECT ready, (SELECT count(*) FROM jobs WHERE not_before IS NOT NULL) AS delayed,
+    (SELECT count(*) FROM jobs WHERE status = 'running') AS running,
+    (SELECT count(*) FROM jobs WHERE outcome = 'dead') AS dead,
+    (SELECT created_at FROM jobs WHERE n = first) AS oldest
+FROM (SELECT count(*) AS ready, min(n) AS first FROM jobs WHERE status = 'queued' AND not_before IS NULL)
 """
 _RUNNING_BY = "SELECT * FROM jobs WHERE status = 'running' AND worker = ? ORDER BY lease_until"
-_BROWSE = {
-    (False, False): "SELECT * FROM jobs WHERE n < :before ORDER BY n DESC LIMIT :limit",
-    (True, False): "SELECT * FROM jobs WHERE n < :before AND status = :status ORDER BY n DESC LIMIT :limit",
-    (False, True): """
-        SELECT * FROM jobs WHERE n < :before AND coalesce(worker, agent) = :agent ORDER BY n DESC LIMIT :limit
-        """,
-    (True, True): """
-        SELECT * FROM jobs WHERE n < :before AND coalesce(worker, agent) = :agent AND status = :status
-        ORDER BY n DESC LIMIT :limit
-        """,
+_FILTERS = {
+    "status": "status = :status",
+    "outcome": "outcome = :outcome",
+    "command": "command = :command",
+    "agent": "coalesce(worker, agent) = :agent",
 }
 _END = 2**63 - 1
 _J = TypeVar("_J", Job, "Job | None", tuple[Job, ...])
@@ -107,14 +116,14 @@ class SqliteStore:
 
         return await self._write(change, durable=durable)
 
-    async def expire(self, now: float, transition: Transition) -> tuple[Job, ...]:
+    async def take_due(self, now: float, transition: Transition) -> tuple[Job, ...]:
         """See `Store`."""
 
-        def expire(connection: sqlite3.Connection) -> tuple[Job, ...]:
-            rows = connection.execute(_EXPIRED, (now, _EXPIRE_BATCH)).fetchall()
+        def take_due(connection: sqlite3.Connection) -> tuple[Job, ...]:
+            rows = [row for query in (_LOST, _PUT_OFF) for row in connection.execute(query, (now, _DUE_BATCH))]
             return tuple(self._apply(connection, _job(row), transition) for row in rows)
 
-        return await self._write(expire)
+        return await self._write(take_due)
 
     async def take_back(
         self, worker: str, leases: frozenset[tuple[str, int]], transition: Transition
@@ -128,12 +137,11 @@ class SqliteStore:
 
         return await self._write(take_back)
 
-    async def next_expiry(self) -> float | None:
+    async def next_due(self) -> float | None:
         """See `Store`."""
-        query = "SELECT min(lease_until) FROM jobs WHERE status = 'running'"
-        row = await self._database.read(lambda connection: connection.execute(query).fetchone())
-        expiry: float | None = row[0]
-        return expiry
+        row = await self._database.read(lambda connection: connection.execute(_NEXT_DUE).fetchone())
+        due: float | None = row[0]
+        return due
 
     async def get(self, job_id: str) -> Job:
         """See `Store`."""
@@ -141,14 +149,15 @@ class SqliteStore:
 
     async def browse(self, query: Browse) -> Page:
         """See `Store`."""
-        statement = _BROWSE[query.status is not None, query.agent is not None]
-        values = {
-            "status": query.status,
-            "agent": query.agent,
-            "limit": query.limit + 1,
-            "before": query.before or _END,
-        }
+        filters = {name: value for name in _FILTERS if (value := getattr(query, name)) is not None}
+        statement = _browse(*filters)
+        values = {**filters, "limit": query.limit + 1, "before": query.before or _END}
         return await self._database.read(lambda connection: _page(connection.execute(statement, values), query.limit))
+
+    async def counts(self) -> Counts:
+        """See `Store`."""
+        row = await self._database.read(lambda connection: connection.execute(_COUNTS).fetchone())
+        return Counts(**row)
 
     async def running(self) -> dict[str, list[str]]:
         """See `Store`."""
@@ -188,14 +197,14 @@ class SqliteStore:
         if changed is job:
             return job
         connection.execute(_UPDATE, _values(changed))
-        self._unfinished -= changed.finished
-        if changed.status is Status.QUEUED:
+        self._unfinished += job.finished - changed.finished
+        if changed.ready:
             self._routes.add(changed.route)
         return changed
 
     def _recall(self, connection: sqlite3.Connection) -> None:
         self._routes.clear()
-        for agent, needs in connection.execute("SELECT DISTINCT agent, needs FROM jobs WHERE status = 'queued'"):
+        for agent, needs in connection.execute(_READY_ROUTES):
             self._routes.add(_route(agent, needs))
         (self._unfinished,) = connection.execute(
             "SELECT count(*) FROM jobs WHERE status IN ('queued', 'running')"
@@ -211,6 +220,11 @@ def _find(connection: sqlite3.Connection, job_id: str) -> Job:
     if row is None:
         raise JobNotFoundError
     return _job(row)
+
+
+def _browse(*filters: str) -> str:
+    conditions = " AND ".join(["n < :before", *(_FILTERS[name] for name in filters)])
+    return " ".join(("SELECT * FROM jobs WHERE", conditions, "ORDER BY n DESC LIMIT :limit"))
 
 
 def _page(rows: sqlite3.Cursor, limit: int) -> Page:
@@ -237,6 +251,7 @@ def _needs(route: Route) -> str:
 def _job(row: sqlite3.Row) -> Job:
     return Job(
         id=row["id"],
+        dialect=row["dialect"],
         command=row["command"],
         payload=row["payload"],
         requires=row["requires"],
@@ -244,11 +259,14 @@ def _job(row: sqlite3.Row) -> Job:
         created_at=row["created_at"],
         lease_seconds=row["lease_seconds"],
         max_deliveries=row["max_deliveries"],
+        retry_seconds=row["retry_seconds"],
+        not_before=row["not_before"],
         status=Status(row["status"]),
         outcome=row["outcome"] and Outcome(row["outcome"]),
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         lease_until=row["lease_until"],
+        heartbeat_at=row["heartbeat_at"],
         lease_epoch=row["lease_epoch"],
         attempts=row["attempts"],
         worker=row["worker"],
@@ -260,6 +278,7 @@ def _job(row: sqlite3.Row) -> Job:
 def _values(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
+        "dialect": job.dialect,
         "command": job.command,
         "payload": job.payload,
         "requires": job.requires,
@@ -268,11 +287,14 @@ def _values(job: Job) -> dict[str, Any]:
         "created_at": job.created_at,
         "lease_seconds": job.lease_seconds,
         "max_deliveries": job.max_deliveries,
+        "retry_seconds": job.retry_seconds,
+        "not_before": job.not_before,
         "status": job.status,
         "outcome": job.outcome,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "lease_until": job.lease_until,
+        "heartbeat_at": job.heartbeat_at,
         "lease_epoch": job.lease_epoch,
         "attempts": job.attempts,
         "worker": job.worker,

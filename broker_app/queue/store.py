@@ -27,6 +27,17 @@ class Page:
     before: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many jobs are ready, put off, running and dead, and when the oldest ready one was submitted."""
+
+    ready: int
+    delayed: int
+    running: int
+    dead: int
+    oldest: float | None
+
+
 class Store(Protocol):
     """Keeps jobs. Every method that meets trouble below raises `DatabaseError`."""
 
@@ -41,7 +52,7 @@ class Store(Protocol):
         """
 
     async def claim(self, worker: Worker, transition: Transition) -> Job | None:
-        """Apply the transition to the oldest queued job that the worker may run; None if there is none.
+        """Apply the transition to the oldest ready job that the worker may run; None if there is none.
 
         Not durable: a claim lost with the machine is a redelivery, and its epoch fences it.
         """
@@ -54,8 +65,8 @@ class Store(Protocol):
             JobError: Whatever the transition raises.
         """
 
-    async def expire(self, now: float, transition: Transition) -> tuple[Job, ...]:
-        """Apply the transition to the running jobs whose lease ended by `now`, durably.
+    async def take_due(self, now: float, transition: Transition) -> tuple[Job, ...]:
+        """Apply the transition to the jobs whose lease ended or whose next try came by `now`, durably.
 
         Does a bounded number of them; the caller asks again while there are any.
         """
@@ -65,8 +76,8 @@ class Store(Protocol):
     ) -> tuple[Job, ...]:
         """Apply the transition to the worker's running jobs whose id and epoch are not in `leases`, durably."""
 
-    async def next_expiry(self) -> float | None:
-        """When the next lease ends, None when no job is running."""
+    async def next_due(self) -> float | None:
+        """When the next lease ends or the next try comes, None when there is neither."""
 
     async def get(self, job_id: str) -> Job:
         """The job.
@@ -76,7 +87,10 @@ class Store(Protocol):
         """
 
     async def browse(self, query: Browse) -> Page:
-        """Jobs, newest first, of one status and of one agent (it ran them, or they name it) if given."""
+        """Jobs, newest first; where given of one status, outcome, command and agent (it ran them, or they name it)."""
+
+    async def counts(self) -> Counts:
+        """How many jobs there are."""
 
     async def running(self) -> dict[str, list[str]]:
         """Ids of the running jobs of each named worker."""

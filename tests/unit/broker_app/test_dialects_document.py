@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from broker_app.dialects import Dialect
 
 TEXT = (Path(__file__).parents[3] / "docs/dialects.md").read_text(encoding="utf-8")
-QUEUED = Job(id="j", command="ping", created_at=1, lease_seconds=7, max_deliveries=1)
+QUEUED = Job(id="j", dialect="jobs", command="ping", created_at=1, lease_seconds=7, max_deliveries=1)
 RUNNING = deliver(QUEUED, "w", 2)
 STATES = {
     "queued": QUEUED,

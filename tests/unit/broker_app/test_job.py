@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker_app.errors import LeaseLostError, NotRunningError
+from broker_app.errors import LeaseLostError, NotDeadError, NotRunningError
 from broker_app.queue import job as transitions
 from broker_app.queue.job import Job, Lease, Outcome, Route, Status, Worker
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOW = 1000.0
-QUEUED = Job(id="j", command="ping", created_at=NOW, lease_seconds=60, max_deliveries=2)
+QUEUED = Job(id="j", dialect="jobs", command="ping", created_at=NOW, lease_seconds=60, max_deliveries=2)
 RUNNING = transitions.deliver(QUEUED, "w1", NOW)
 REQUEUED = transitions.release(RUNNING, Lease("w1", 1))
 DONE = transitions.finish(RUNNING, Lease("w1", 1), "r", NOW + 1)
@@ -34,7 +34,14 @@ ACTIONS: dict[str, Callable[[Job, Lease], Job]] = {
 def test_a_delivery_starts_a_numbered_lease() -> None:
     assert (
         replace(
-            QUEUED, status=Status.RUNNING, worker="w1", started_at=NOW, lease_until=NOW + 60, lease_epoch=1, attempts=1
+            QUEUED,
+            status=Status.RUNNING,
+            worker="w1",
+            started_at=NOW,
+            lease_until=NOW + 60,
+            heartbeat_at=NOW,
+            lease_epoch=1,
+            attempts=1,
         )
         == RUNNING
     )
@@ -46,8 +53,18 @@ def test_a_delivery_starts_a_numbered_lease() -> None:
 @pytest.mark.parametrize(
     ("action", "changes"),
     [
-        ("renew", {"lease_until": NOW + 65}),
-        ("release", {"status": Status.QUEUED, "worker": None, "started_at": None, "lease_until": None, "attempts": 0}),
+        ("renew", {"lease_until": NOW + 65, "heartbeat_at": NOW + 5}),
+        (
+            "release",
+            {
+                "status": Status.QUEUED,
+                "worker": None,
+                "started_at": None,
+                "lease_until": None,
+                "heartbeat_at": None,
+                "attempts": 0,
+            },
+        ),
         (
             "finish",
             {
@@ -156,3 +173,78 @@ def test_a_lost_lease(attempts: int, status: str, outcome: str | None, error: st
 )
 def test_who_may_run_a_route(route: Route, worker: Worker, open_to: bool) -> None:
     assert route.open_to(worker) is open_to
+
+
+RETRIED = replace(RUNNING, retry_seconds=120, max_deliveries=20)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "stretch", "delay"),
+    [(1, 1, 120), (2, 1, 240), (4, 1, 960), (9, 1, 30720), (19, 1, 30720), (2, 0.9, 216), (2, 1.1, 264)],
+)
+def test_a_failure_that_is_tried_again_waits_twice_as_long_each_time(
+    attempts: int, stretch: float, delay: float
+) -> None:
+    job = transitions.fail(replace(RETRIED, attempts=attempts), HOLDER, "e", NOW + 5, stretch)
+    assert (job.status, job.outcome, job.error, job.attempts) == ("queued", None, "e", attempts)
+    assert (job.worker, job.lease_until, job.heartbeat_at, job.finished_at) == (None, None, None, None)
+    assert job.not_before == pytest.approx(NOW + 5 + delay)
+    assert not job.ready
+    assert replace(job, not_before=None).ready
+
+
+def test_what_is_tried_again_is_delivered_without_its_error() -> None:
+    ready = transitions.fall_due(transitions.fail(RETRIED, HOLDER, "e", NOW), NOW + 120)
+    assert (ready.error, ready.ready) == ("e", True)
+    again = transitions.deliver(ready, "w2", NOW + 121)
+    assert (again.error, again.attempts, again.lease_epoch) == (None, 2, 2)
+
+
+def test_the_last_failure_is_a_dead_letter() -> None:
+    job = transitions.fail(replace(RETRIED, attempts=20), HOLDER, "e", NOW + 5)
+    assert (job.status, job.outcome, job.error, job.finished_at) == ("failed", "dead", "e", NOW + 5)
+
+
+def test_what_was_never_delivered_is_not_tried_again() -> None:
+    job = transitions.fail(replace(QUEUED, retry_seconds=120), UNSAID, "e", NOW)
+    assert (job.status, job.outcome) == ("failed", "failed")
+
+
+@pytest.mark.parametrize("end", ["expire", "release"])
+def test_what_is_not_a_failure_waits_for_nothing(end: str) -> None:
+    job = transitions.expire(RETRIED, NOW + 60) if end == "expire" else transitions.release(RETRIED, HOLDER)
+    assert job.ready
+
+
+def test_a_dead_letter_begins_again_with_a_higher_epoch() -> None:
+    job = transitions.requeue(DEAD)
+    assert (job.ready, job.outcome, job.error, job.finished_at, job.attempts) == (True, None, None, None, 0)
+    assert transitions.deliver(job, "w2", NOW).lease_epoch == DEAD.lease_epoch + 1
+    with pytest.raises(LeaseLostError):
+        transitions.finish(transitions.deliver(job, "w1", NOW), HOLDER, "late", NOW)
+
+
+@pytest.mark.parametrize("job", [QUEUED, RUNNING, DONE, FAILED])
+def test_only_a_dead_letter_is_queued_again(job: Job) -> None:
+    with pytest.raises(NotDeadError, match=f"job is not dead: {job.outcome or job.status}"):
+        transitions.requeue(job)
+
+
+@pytest.mark.parametrize("job", [QUEUED, RUNNING, transitions.fail(RETRIED, HOLDER, "e", NOW)])
+def test_a_cancelled_job_has_ended_for_its_holder_too(job: Job) -> None:
+    ended = transitions.cancel(job, "why", NOW + 5)
+    assert (ended.status, ended.outcome, ended.error, ended.finished_at) == ("failed", "cancelled", "why", NOW + 5)
+    assert (ended.lease_until, ended.not_before) == (None, None)
+    assert transitions.finish(ended, Lease(), "r", NOW + 6) is ended
+    with pytest.raises(NotRunningError):
+        transitions.renew(ended, Lease(), NOW + 6)
+
+
+@pytest.mark.parametrize("job", [DONE, FAILED, DEAD])
+def test_an_ended_job_is_not_cancelled(job: Job) -> None:
+    assert transitions.cancel(job, "why", NOW) is job
+
+
+def test_a_lease_may_be_longer_than_the_job_says() -> None:
+    assert transitions.deliver(QUEUED, "w1", NOW, 300).lease_until == NOW + 300
+    assert transitions.renew(RUNNING, HOLDER, NOW + 5, 300).lease_until == NOW + 305

@@ -28,7 +28,7 @@ from broker_app.settings import Settings
 
 SETTINGS = Settings.from_environment({"LEASE_SECONDS": "7"})
 CALLS = {(call.method, call.path): call for call in JOBS.calls}
-QUEUED = Job(id="j", command="ping", created_at=10.9, lease_seconds=7, max_deliveries=1)
+QUEUED = Job(id="j", dialect="jobs", command="ping", created_at=10.9, lease_seconds=7, max_deliveries=1)
 RUNNING = deliver(QUEUED, "w", 11.2)
 
 
@@ -43,11 +43,11 @@ def parse(call: str, *, body: str = "", **parts: dict[str, str]) -> Any:
 @pytest.mark.parametrize(
     ("call", "parts", "command"),
     [
-        ("POST /jobs", {"body": '{"command":"ping"}'}, Submit("ping", "", None, Route(), 5, 7)),
+        ("POST /jobs", {"body": '{"command":"ping"}'}, Submit("ping", "", None, Route(), 5, 7, "jobs")),
         (
             "POST /jobs",
             {"body": '{"command":"exec","payload":"p","requires":{"caps":["b","a"]},"agent":"x","max_deliveries":1}'},
-            Submit("exec", "p", '{"caps": ["b", "a"]}', Route("x", frozenset("ab")), 1, 7),
+            Submit("exec", "p", '{"caps": ["b", "a"]}', Route("x", frozenset("ab")), 1, 7, "jobs"),
         ),
         ("GET /jobs", {}, Browse(None, None, 50, None)),
         (
@@ -122,10 +122,10 @@ FENCED, UNFENCED, RENEW = Finish("j", 1, "r"), Fail("j", None, "e"), Renew("j", 
         (JobNotFoundError(), RENEW, 404, {"detail": "job not found"}),
         (NotRunningError(QUEUED), RENEW, 409, {"detail": "job not in running state: queued"}),
         (NotRunningError(QUEUED), UNFENCED, 400, {"detail": "job not in running state: queued"}),
-        (LeaseLostError("m", RUNNING), RENEW, 409, {"detail": "m"}),
-        (LeaseLostError("m", RUNNING), FENCED, 409, {"detail": "m"}),
+        (LeaseLostError("m", RUNNING, "w"), RENEW, 409, {"detail": "m"}),
+        (LeaseLostError("m", RUNNING, "w"), FENCED, 409, {"detail": "m"}),
         (
-            LeaseLostError("m", RUNNING),
+            LeaseLostError("m", RUNNING, "w"),
             UNFENCED,
             200,
             {"ok": True, "status": "running", "note": "held by another worker; fail ignored"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,9 @@ from broker_app.dialects import Identity
 from broker_app.errors import LeaseLostError, QueueFullError, StorageFailedError, TooManySubmissionsError
 from broker_app.queue import sqlite as store
 from broker_app.queue.commands import Browse, Claim, Submit
-from broker_app.queue.job import Job, Lease, Route, Worker
+from broker_app.queue.job import Job, Lease, Outcome, Route, Status, Worker
 from broker_app.queue.routes import RouteIndex
+from broker_app.queue.store import Counts
 from broker_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ W1 = Worker("w1", frozenset({"a"}))
 
 def order(*needs: str, agent: str | None = None, deliveries: int = 5) -> Submit:
     route = Route(agent, frozenset(needs))
-    return Submit("ping", "", None, route, max_deliveries=deliveries, lease_seconds=60)
+    return Submit("ping", "", None, route, max_deliveries=deliveries, lease_seconds=60, dialect="jobs")
+
+
+RETRIED = replace(order(), dialect="tasks", retry_seconds=100)
 
 
 def plan(connection: sqlite3.Connection, query: str, values: Any) -> str:
@@ -63,16 +68,16 @@ def test_nothing_ends_the_timer(bench: Callable[..., Any], run: Callable[[Any], 
         async with bench() as b:
             job = await b.queue.submit(order())
             await b.queue.claim(W1)
-            expire, failures = b.store.expire, [StorageFailedError("disk"), ValueError("bug")]
+            expire, failures = b.store.take_due, [StorageFailedError("disk"), ValueError("bug")]
 
             async def failing(*arguments: Any) -> Any:
                 if failures:
                     raise failures.pop()
                 return await expire(*arguments)
 
-            b.store.expire = failing
+            b.store.take_due = failing
             b.clock.now += 61
-            timer = asyncio.create_task(b.queue.keep_leases())
+            timer = asyncio.create_task(b.queue.keep_time())
             again = await b.queue.claim(W1, wait=8)
             assert (again.id, again.attempts, failures) == (job.id, 2, [])
             timer.cancel()
@@ -169,7 +174,7 @@ def test_a_waiter_that_takes_another_job_passes_its_wake_on(
             await asyncio.sleep(0.05)
             second = asyncio.create_task(b.queue.claim(W1, wait=8))
             await asyncio.sleep(0.05)
-            jobs = [Job(id=n, command="ping", created_at=0, lease_seconds=60, max_deliveries=1,
+            jobs = [Job(id=n, dialect="jobs", command="ping", created_at=0, lease_seconds=60, max_deliveries=1,
                         route=Route(None, frozenset(n))) for n in "ba"]  # fmt: skip
             b.store._listeners.clear()
             for job in jobs:
@@ -235,7 +240,7 @@ def test_a_cancelled_waiter_passes_its_wake_on(bench: Callable[..., Any], run: C
             cancelled = asyncio.create_task(b.queue.claim(W1, wait=8))
             here = asyncio.create_task(b.queue.claim(W1, wait=8))
             await asyncio.sleep(0.05)
-            job = Job(id="j", command="ping", created_at=0, lease_seconds=60, max_deliveries=1)
+            job = Job(id="j", dialect="jobs", command="ping", created_at=0, lease_seconds=60, max_deliveries=1)
             b.store._listeners.clear()
             await b.store.add(job, limit=0)
             b.queue._on_change(job)
@@ -313,6 +318,129 @@ def test_a_rolled_back_claim_does_not_hide_its_route(bench: Callable[..., Any], 
     run(work())
 
 
+def test_a_failed_try_comes_back_in_its_time(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(RETRIED)
+            await b.queue.claim(W1)
+            put_off = await b.queue.fail(job.id, Lease("w1", 1), "e")
+            assert 90 <= put_off.not_before - b.clock.now <= 110
+            assert await b.queue.claim(W1) is None
+            waiter = asyncio.create_task(b.queue.claim(W1, wait=8))
+            b.clock.now += 89.9
+            assert 0 < await b.queue.reclaim() <= 1.0
+            await asyncio.sleep(0.05)
+            assert not waiter.done()
+            b.clock.now = put_off.not_before
+            await b.queue.reclaim()
+            assert ((await waiter).id, (await waiter).attempts) == (job.id, 2)
+
+    run(work())
+
+
+def test_back_offs_differ(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            for _ in range(30):
+                await b.queue.submit(RETRIED)
+            jobs = [await b.queue.claim(W1) for _ in range(30)]
+            failed = [await b.queue.fail(job.id, Lease("w1"), "e") for job in jobs]
+            assert len({job.not_before for job in failed}) > 20
+
+    run(work())
+
+
+def test_what_is_put_off_hides_nothing_and_survives(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            await b.queue.submit(RETRIED)
+            first = await b.queue.claim(W1)
+            await b.queue.fail(first.id, Lease("w1"), "e")
+            second = await b.queue.submit(order())
+            assert (await b.queue.claim(W1)).id == second.id
+        async with bench(max_unfinished=2) as b:
+            assert await b.queue.claim(W1) is None
+            with pytest.raises(QueueFullError):
+                await b.queue.submit(order())
+            b.clock.now += 111
+            await b.queue.reclaim()
+            assert await b.queue.claim(W1) == replace(
+                first,
+                attempts=2,
+                lease_epoch=2,
+                started_at=b.clock.now,
+                heartbeat_at=b.clock.now,
+                lease_until=b.clock.now + 60,
+            )
+
+    run(work())
+
+
+def test_a_dead_letter_counts_as_unfinished_again(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench(max_unfinished=1) as b:
+            job = await b.queue.submit(order(deliveries=1))
+            await b.queue.claim(W1)
+            b.clock.now += 61
+            await b.queue.reclaim()
+            waiter = asyncio.create_task(b.queue.claim(W1, wait=8))
+            await asyncio.sleep(0.05)
+            await b.queue.requeue(job.id)
+            assert (await waiter).id == job.id
+            with pytest.raises(QueueFullError):
+                await b.queue.submit(order())
+            await b.queue.cancel(job.id, "enough")
+            await b.queue.submit(order())
+
+    run(work())
+
+
+def test_what_there_is_is_counted(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            assert await b.queue.counts() == Counts(0, 0, 0, 0, None)
+            for each in (order(deliveries=1), RETRIED, order(), order(), order()):
+                await b.queue.submit(each)
+                b.clock.now += 1
+            jobs = [await b.queue.claim(W1) for _ in range(3)]
+            await b.queue.fail(jobs[1].id, Lease("w1"), "e")
+            assert await b.queue.counts() == Counts(2, 1, 2, 0, b.clock.now - 2)
+            b.clock.now += 60
+            await b.queue.reclaim()
+            assert await b.queue.counts() == Counts(3, 1, 0, 1, b.clock.now - 63)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({}, [2, 1, 0]),
+        ({"command": "exec"}, [2]),
+        ({"outcome": Outcome.DEAD}, [0]),
+        ({"status": Status.FAILED, "outcome": Outcome.FAILED}, [1]),
+        ({"status": Status.QUEUED, "agent": "x", "command": "exec"}, [2]),
+        ({"outcome": Outcome.DEAD, "command": "exec"}, []),
+    ],
+)
+def test_filters(
+    bench: Callable[..., Any], run: Callable[[Any], Any], filters: dict[str, Any], found: list[int]
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            jobs = [await b.queue.submit(order(deliveries=1)) for _ in range(2)]
+            jobs.append(await b.queue.submit(replace(order(agent="x"), command="exec")))
+            for _ in range(2):
+                await b.queue.claim(W1)
+            await b.queue.fail(jobs[1].id, Lease("w1"), "e")
+            b.clock.now += 61
+            await b.queue.reclaim()
+            query = Browse(**{"status": None, "agent": None, "limit": 9, "before": None, **filters})
+            assert [job.id for job in (await b.queue.browse(query)).jobs] == [jobs[n].id for n in found]
+
+    run(work())
+
+
 def test_a_refused_change_leaves_the_job_alone(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with bench() as b:
@@ -327,11 +455,17 @@ def test_a_refused_change_leaves_the_job_alone(bench: Callable[..., Any], run: C
 
 def test_the_queries_use_their_indexes(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     cases = [
-        (store._OLDEST, (None, ""), "jobs_queued"),
-        (store._EXPIRED, (0.0, 1), "jobs_running"),
+        (store._OLDEST, (None, ""), "jobs_ready"),
+        (store._LOST, (0.0, 1), "jobs_running"),
+        (store._PUT_OFF, (0.0, 1), "jobs_put_off"),
+        (store._COUNTS, (), "jobs_ready"),
+        (store._COUNTS, (), "jobs_put_off"),
+        (store._COUNTS, (), "jobs_running"),
+        (store._COUNTS, (), "jobs_dead"),
         (store._RUNNING_BY, ("w1",), "jobs_running"),
-        ("SELECT min(lease_until) FROM jobs WHERE status = 'running'", (), "jobs_running"),
-        (store._BROWSE[False, True], {"before": 1, "agent": "a", "limit": 1}, "jobs_of_agent"),
+        (store._NEXT_DUE, (), "jobs_running"),
+        (store._NEXT_DUE, (), "jobs_put_off"),
+        (store._browse("agent"), {"before": 1, "agent": "a", "limit": 1}, "jobs_of_agent"),
     ]
 
     async def work() -> None:
