@@ -17,6 +17,7 @@ from starlette.routing import Route
 from broker_app.agents import Role
 from broker_app.dialects import Answer, Arrived, Identity
 from broker_app.dialects.jobs import JOBS
+from broker_app.dialects.tasks import TASKS
 from broker_app.errors import BrokerError, MalformedError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from broker_app.broker import Broker
+    from broker_app.broker import Broker, Caller
     from broker_app.dialects import Call, Dialect
     from broker_app.queue.commands import Command
     from broker_app.settings import Settings
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     Endpoint = Callable[[Request], Awaitable[Response]]
 
 _LOG = logging.getLogger(__name__)
-DIALECTS = (JOBS,)
+DIALECTS = (JOBS, TASKS)
+_ANYBODY = frozenset({Role.BOT, Role.WORKER})
 
 
 def build_app(broker: Broker, settings: Settings, *, ts_bound: bool) -> Starlette:
@@ -47,7 +49,11 @@ def build_app(broker: Broker, settings: Settings, *, ts_bound: bool) -> Starlett
     async def health(_request: Request) -> Response:
         return _json(200, {"ok": True, "ts_bound": ts_bound})
 
-    routes = [_route("GET", "/health", health), _route("GET", "/openapi.json", _openapi)]
+    routes = [
+        _route("GET", "/health", health),
+        _route("GET", "/api/health", _tasks_health),
+        _route("GET", "/openapi.json", _openapi),
+    ]
     routes += [
         _route(call.method, call.path, _endpoint(broker, settings, dialect, call))
         for dialect in DIALECTS
@@ -69,9 +75,7 @@ def _endpoint(broker: Broker, settings: Settings, dialect: Dialect, call: Call) 
     async def endpoint(request: Request) -> Response:
         command: Command | None = None
         try:
-            principal, token = await broker.admit(dialect.credentials(request.headers), call.roles)
-            identity = dialect.identity(request.headers) if principal.role is Role.WORKER else Identity()
-            caller = broker.identify(principal, token, identity)
+            caller = await _caller(broker, dialect, call, request)
             body = await _read_body(request, settings.max_body_bytes)
             arrived = Arrived(request.path_params, request.query_params, request.headers, body)
             command = call.parse(arrived, settings)
@@ -82,6 +86,17 @@ def _endpoint(broker: Broker, settings: Settings, dialect: Dialect, call: Call) 
         return _respond(answer)
 
     return endpoint
+
+
+async def _caller(broker: Broker, dialect: Dialect, call: Call, request: Request) -> Caller:
+    headers, query = request.headers, request.query_params
+    principal, token = await broker.admit(dialect.credentials(headers), call.roles if call.key is None else _ANYBODY)
+    if principal.role is not Role.WORKER and call.key is None:
+        return broker.identify(principal, token, Identity())
+    identity = dialect.identity(headers, query)
+    if call.key is not None:
+        principal, token = await broker.vouch(identity.name or "", call.key(headers))
+    return broker.identify(principal, token, identity)
 
 
 async def _read_body(request: Request, most: int) -> bytes:
@@ -114,6 +129,10 @@ async def _hangup(request: Request, *, waits: bool) -> AsyncIterator[asyncio.Fut
         yield hangup
     finally:
         watcher.cancel()
+
+
+async def _tasks_health(_request: Request) -> Response:
+    return _json(200, {"status": "ok"})
 
 
 async def _openapi(_request: Request) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from broker_app.agents import Role, digest
 from broker_app.errors import WrongIdentityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from broker_app.database import Database
 
@@ -47,10 +46,13 @@ class Authenticator:
     """
 
     def __init__(
-        self, database: Database, shared: dict[Role, str | None], clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        configured: Iterable[tuple[Principal, str | None]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._shared = {role: digest(token) for role, token in shared.items() if token}
+        self._configured = {(owner.role, digest(token)): owner for owner, token in configured if token}
         self._clock = clock
         self._trusted: dict[tuple[Role, bytes], tuple[Principal, float]] = {}
 
@@ -59,12 +61,19 @@ class Authenticator:
         if not token:
             return None
         key = (role, digest(token))
-        if role in self._shared and hmac.compare_digest(self._shared[role], key[1]):
-            return Principal(role)
+        if key in self._configured:
+            return self._configured[key]
         principal, until = self._trusted.get(key, (None, 0.0))
         if self._clock() < until:
             return principal
         return await self._look_up(*key)
+
+    async def knows(self, name: str) -> bool:
+        """Whether an agent of that name has a token."""
+        if Principal(Role.WORKER, name) in self._configured.values():
+            return True
+        query = "SELECT 1 FROM tokens WHERE name = ? AND role = ?"
+        return await self._database.read(lambda db: db.execute(query, (name, Role.WORKER)).fetchone()) is not None
 
     async def _look_up(self, role: Role, token_digest: bytes) -> Principal | None:
         query = "SELECT name, role FROM tokens WHERE digest = ?"

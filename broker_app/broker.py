@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from broker_app.agents import Agents, Role
 from broker_app.auth import Authenticator, Principal
 from broker_app.database import Database
-from broker_app.errors import DatabaseError, MalformedError, UnauthorisedError
+from broker_app.errors import DatabaseError, MalformedError, StrangerError, UnauthorisedError
 from broker_app.queue import commands
 from broker_app.queue.job import Lease, Worker
 from broker_app.queue.queue import Queue
 from broker_app.queue.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 
     from broker_app.dialects import Identity
     from broker_app.queue.job import Job
@@ -42,7 +42,7 @@ class Broker:
     """The queue, the registry of agents and the tokens, on one database."""
 
     def __init__(self, settings: Settings, database: Database, store: SqliteStore) -> None:
-        self._auth = Authenticator(database, {Role.WORKER: settings.worker_token, Role.BOT: settings.bot_token})
+        self._auth = Authenticator(database, _configured(settings))
         self.agents = Agents(database, time.time)
         self.queue = Queue(store, time.time, max_unfinished=settings.max_unfinished, per_minute=settings.per_minute)
 
@@ -56,6 +56,20 @@ class Broker:
             if role in roles and (principal := await self._auth.find(role, token)):
                 return principal, token
         raise UnauthorisedError
+
+    async def vouch(self, name: str, key: str) -> tuple[Principal, str]:
+        """The agent of that name, and its key.
+
+        Raises:
+            StrangerError: No agent of that name has a token.
+            UnauthorisedError: The key is none of its tokens.
+        """
+        principal = await self._auth.find(Role.WORKER, key)
+        if principal is not None and principal.name in (None, name):
+            return principal, key
+        if not await self._auth.knows(name):
+            raise StrangerError(name)
+        raise UnauthorisedError("Invalid credentials for agent")
 
     def identify(self, principal: Principal, token: str, identity: Identity) -> Caller:
         """Who the caller is, and note that it called.
@@ -137,6 +151,15 @@ class Broker:
         running = await self.queue.running()
         now = time.time()
         return [(agent, agent.online(now), running.get(agent.name, [])) for agent in await self.agents.known()]
+
+
+def _configured(settings: Settings) -> Iterator[tuple[Principal, str | None]]:
+    """The tokens that the environment gives, and whose they are."""
+    yield Principal(Role.WORKER), settings.worker_token
+    yield Principal(Role.BOT), settings.bot_token
+    yield Principal(Role.BOT), settings.api_key
+    for name, key in settings.agent_keys.items():
+        yield Principal(Role.WORKER, name), key
 
 
 def _named(caller: Caller) -> str:

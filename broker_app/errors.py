@@ -8,7 +8,8 @@ BrokerError
 ├── TokenError                  a token cannot be minted or revoked
 ├── RefusedError                the caller may not do this
 │   ├── UnauthorisedError       no valid token of a role the call accepts
-│   └── WrongIdentityError      a token bound to one name was used under another
+│   ├── WrongIdentityError      a token bound to one name was used under another
+│   └── StrangerError           no agent of that name has a token
 ├── MalformedError              the request cannot be understood
 └── JobError                    the queue refuses what was asked of it
     ├── JobNotFoundError
@@ -63,22 +64,38 @@ class WrongIdentityError(RefusedError):
     """A token that is bound to one name was used under another."""
 
 
+class StrangerError(RefusedError):
+    """No agent of that name has a token."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Agent '{name}' is not registered")
+
+
 class MalformedError(BrokerError):
     """The request cannot be understood.
 
     Attributes:
         status: The HTTP status that tells it best (400, 413 or 422).
-        field: The body's field, where it is about one.
+        field: The field, where it is about one.
+        place: Where the field is: in the body or in the query.
         kind: A machine-readable word for what is wrong.
         given: What the request had there.
     """
 
     def __init__(
-        self, message: str, *, status: int = 400, field: str = "", kind: str = "value_error", given: object = None
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        field: str = "",
+        place: str = "body",
+        kind: str = "value_error",
+        given: object = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.field = field
+        self.place = place
         self.kind = kind
         self.given = given
 

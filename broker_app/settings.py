@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker_app.agents import NAME_PATTERN
 from broker_app.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ class Settings:
         port: BROKER_PORT, 0 for any free one.
         worker_token: WORKER_TOKEN or the credential `worker-token`: shared by workers of any name.
         bot_token: BOT_TOKEN or the credential `bot-token`: shared by bots.
+        api_key: API_KEY or the credential `api-key`: the global key of the tasks dialect, shared by bots.
+        agent_keys: AGENT_API_KEYS or the credential `agent-api-keys`, `agent1=…,agent2=…`: by agent, a token of its.
         lease_seconds: LEASE_SECONDS, how long a worker holds a job without a heartbeat.
+        tasks_retry_seconds: TASKS_RETRY_SECONDS, the first back-off of a task that failed.
         commands: BROKER_COMMANDS, the only commands accepted; None for any well-formed one.
         max_body_bytes: MAX_REQUEST_BODY_BYTES.
         max_result_bytes: MAX_RESULT_BYTES, of a result or an error, in UTF-8.
@@ -40,7 +44,10 @@ class Settings:
     port: int
     worker_token: str | None = field(repr=False)
     bot_token: str | None = field(repr=False)
+    api_key: str | None = field(repr=False)
+    agent_keys: Mapping[str, str] = field(repr=False)
     lease_seconds: int
+    tasks_retry_seconds: int
     commands: frozenset[str] | None
     max_body_bytes: int
     max_result_bytes: int
@@ -61,7 +68,10 @@ class Settings:
             port=_number(environment, "BROKER_PORT", 8000, 0, 65535),
             worker_token=_token(environment, "WORKER_TOKEN"),
             bot_token=_token(environment, "BOT_TOKEN"),
+            api_key=_token(environment, "API_KEY"),
+            agent_keys=_agent_keys(environment),
             lease_seconds=_number(environment, "LEASE_SECONDS", 60, 1, 86400),
+            tasks_retry_seconds=_number(environment, "TASKS_RETRY_SECONDS", 120, 1, 86400),
             commands=_commands(environment),
             max_body_bytes=_number(environment, "MAX_REQUEST_BODY_BYTES", 524288, 1024, 64 * 2**20),
             max_result_bytes=_number(environment, "MAX_RESULT_BYTES", 262144, 1, 64 * 2**20),
@@ -84,6 +94,21 @@ def _token(environment: Mapping[str, str], name: str) -> str | None:
     if token and not re.fullmatch(r"[!-~]+", token):
         raise SettingsError(f"{name} must be printable ASCII without spaces; `openssl rand -hex 32` makes one")
     return token or None
+
+
+def _agent_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    """By agent its key; two agents cannot have the same one, since a key says who calls."""
+    keys: dict[str, str] = {}
+    text = environment.get("AGENT_API_KEYS") or _credential(environment, "AGENT_API_KEYS")
+    for pair in filter(None, map(str.strip, text.split(","))):
+        name, _, key = map(str.strip, pair.partition("="))
+        if not NAME_PATTERN.fullmatch(name) or not re.fullmatch(r"[!-~]+", key) or name in keys or key in keys.values():
+            raise SettingsError(
+                f"AGENT_API_KEYS must be like agent1=KEY,agent2=KEY, each agent and each key once, agents matching"
+                f" {NAME_PATTERN.pattern}, keys printable ASCII without spaces; its entry {len(keys) + 1} is not"
+            )
+        keys[name] = key
+    return keys
 
 
 def _credential(environment: Mapping[str, str], name: str) -> str:

@@ -25,10 +25,10 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response: a status, a JSON object, and headers."""
+    """A response: a status, a JSON object or list, and headers."""
 
     status: int
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | list[Any]
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -47,6 +47,7 @@ class Call:
 
     Attributes:
         roles: Whose tokens it accepts.
+        key: Where an agent's own key is, of a call that any good token lets in and an agent's key speaks for.
         render: Of the command and of what the queue gave for it.
     """
 
@@ -55,6 +56,7 @@ class Call:
     roles: frozenset[Role]
     parse: Callable[[Arrived, Settings], Command]
     render: Callable[[Command, Any], Answer]
+    key: Callable[[Mapping[str, str]], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,12 @@ class Dialect:
     Attributes:
         name: As docs/dialects.md has it, and as a job says where it came from.
         credentials: The tokens in a request's headers, by role.
-        identity: Who the worker behind a request says it is.
+        identity: Who the worker behind a request says it is, in headers and query.
         refuse: An error → response, given the call and, once it is known, the command.
     """
 
     name: str
     calls: tuple[Call, ...]
     credentials: Callable[[Mapping[str, str]], Mapping[Role, str]]
-    identity: Callable[[Mapping[str, str]], Identity]
+    identity: Callable[[Mapping[str, str], Mapping[str, str]], Identity]
     refuse: Callable[[Exception, Call, Command | None], Answer]

@@ -16,6 +16,8 @@ _TEXTS = {
     "missing": "Field required",
     "string_type": "Input should be a valid string",
     "string_unicode": "Input should be valid Unicode, without lone surrogates",
+    "bool_type": "Input should be a valid boolean",
+    "dict_type": "Input should be a valid dictionary",
     "list_type": "Input should be a list of objects",
     "int_type": "Input should be a valid integer",
     "model_attributes_type": "Input should be a valid dictionary or object to extract fields from",
@@ -61,6 +63,22 @@ class Fields:
             text = f"Input should be from {least} to {most}"
             raise MalformedError(text, status=self._status, field=name, kind="int_range", given=value)
         return value
+
+    def truth(self, name: str) -> bool:
+        """True or false."""
+        value = self._values.get(name)
+        if name not in self._values:
+            raise _wrong(self._status, "missing", name, self._values)
+        if not isinstance(value, bool):
+            raise _wrong(self._status, "bool_type", name, value)
+        return value
+
+    def optional_object(self, name: str) -> dict[str, Any]:
+        """An object, an empty one when it is missing or null."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise _wrong(self._status, "dict_type", name, value)
+        return value or {}
 
     def objects(self, name: str, most: int) -> list[Fields]:
         """A list of objects, `most` at most, as the fields of each."""

@@ -44,7 +44,7 @@ def credentials(headers: Mapping[str, str]) -> dict[Role, str]:
     return {role: headers[name] for role, name in _TOKEN_HEADERS.items() if name in headers}
 
 
-def identity(headers: Mapping[str, str]) -> Identity:
+def identity(headers: Mapping[str, str], _query: Mapping[str, str]) -> Identity:
     """Who the worker says it is.
 
     Raises:

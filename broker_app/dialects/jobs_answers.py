@@ -126,15 +126,30 @@ def agents(_command: Command, known: list[tuple[Agent, bool, list[str]]]) -> Ans
 def refused(error: Exception, call: Call, command: Command | None) -> Answer:
     """The answer to an error, in the seed's form `{"detail": ...}`. Raises any that it does not know."""
     if isinstance(error, MalformedError):
-        return Answer(error.status, {"detail": _malformed(error)})
+        return Answer(error.status, {"detail": malformed(error)})
     if isinstance(error, UnauthorisedError):
         return Answer(401, {"detail": _BAD_TOKEN.get(call.roles, "bad token")})
     if isinstance(error, LeaseLostError | NotRunningError) and _is_unfenced_report(command):
         return _unfenced(error, command)
+    return refused_by_queue(error)
+
+
+def refused_by_queue(error: Exception) -> Answer:
+    """The answer to an error that means the same in every dialect. Raises any that it does not know."""
     for kind, status in _STATUSES.items():
         if isinstance(error, kind):
             return Answer(status, {"detail": str(error)}, _retry_after(error))
     raise error
+
+
+def malformed(error: MalformedError) -> str | list[dict[str, Any]]:
+    """What is wrong with a request, for a `detail`."""
+    if error.status == 422:
+        where = [error.place, error.field] if error.field else [error.place]
+        return [{"type": error.kind, "loc": where, "msg": str(error), "input": error.given}]
+    if error.kind == "json_invalid":
+        return "invalid JSON"
+    return f"{error.field}: {error}" if error.field else str(error)
 
 
 def _is_unfenced_report(command: Command | None) -> TypeGuard[Finish | Fail]:
@@ -159,15 +174,6 @@ def _unfenced(error: LeaseLostError | NotRunningError, command: Finish | Fail) -
 
 def _ignored(job: Job, note: str) -> Answer:
     return Answer(200, {"ok": True, "status": job.status, "note": note})
-
-
-def _malformed(error: MalformedError) -> str | list[dict[str, Any]]:
-    if error.status == 422:
-        where = ["body", error.field] if error.field else ["body"]
-        return [{"type": error.kind, "loc": where, "msg": str(error), "input": error.given}]
-    if error.kind == "json_invalid":
-        return "invalid JSON"
-    return f"{error.field}: {error}" if error.field else str(error)
 
 
 def _agent_object(agent: Agent, online: bool, running: list[str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
     from schemathesis import Case
 
-    from tests.contract.harness import Endpoint
+    from tests.contract.harness import Broker
 
 _CHECKS = [
     checks.not_a_server_error,
@@ -51,18 +51,27 @@ class Fuzz:
         authenticated: How many had a good token.
     """
 
-    def __init__(self, broker: Endpoint, number: int) -> None:
+    def __init__(self, broker: Broker, number: int) -> None:
         self._broker = broker
+        # An admin's is good for all that a bot's is, and the workers' for an agent of any name.
+        admin = broker.command("token", "mint", "admin", "--role", "admin").stdout.strip()
+        self._keys = {
+            "bot": ("X-Bot-Token", broker.bot_token),
+            "worker": ("X-Worker-Token", broker.worker_token),
+            "globalKey": ("Authorization", f"Bearer {admin}"),
+            "agentKey": ("X-API-Key", broker.worker_token),
+        }
         self._seed = number
         self._random = random.Random(number)
         self._session = requests.Session()
         self._ids: deque[str] = deque(maxlen=20)
         self._leases: deque[dict[str, Any]] = deque(maxlen=5)
+        self._failed: deque[str] = deque(maxlen=5)
         self._deadline = 0.0
         document = deepcopy(broker.document.document)
         # Tokens are given here: of a call that it knows to need one, Schemathesis would take some away again.
-        self._roles = {
-            f"{method.upper()} {path}": [role for scheme in operation.pop("security") for role in scheme]
+        self._schemes = {
+            f"{method.upper()} {path}": [list(scheme) for scheme in operation.pop("security")]
             for path, item in document["paths"].items()
             for method, operation in item.items()
         }
@@ -126,30 +135,40 @@ class Fuzz:
             case.path_parameters["id"] = lease["id"]
         elif "id" in case.path_parameters and self._ids and self._mostly():
             case.path_parameters["id"] = self._random.choice(self._ids)
+        if case.operation.label.endswith("/requeue") and self._failed and self._mostly():
+            case.path_parameters["id"] = self._random.choice(self._failed)
         if "wait" in case.query:
             case.query["wait"] = self._random.choice([0, _WAIT_SECONDS, case.query["wait"]])
             if isinstance(case.query["wait"], float) and case.query["wait"] <= 25:
                 case.query["wait"] %= _WAIT_SECONDS
         if self._mostly():
             case.headers["X-Worker-Id"] = lease["worker_id"] if lease else self._random.choice(_WORKERS)
+            if "agent_id" in case.query:
+                case.query["agent_id"] = case.headers.pop("X-Worker-Id")
         if isinstance(case.body, dict) and lease and self._mostly():
             case.headers.pop("X-Lease-Epoch", None)
-            case.body["lease_epoch"] = lease["lease_epoch"]
+            case.body |= {key: value for key, value in lease.items() if key in ("lease_epoch", "lease_token")}
         if isinstance(case.body, dict) and case.operation.label == "POST /jobs" and self._mostly():
             case.body.pop("requires", None)
             case.body.pop("agent", None)
+        if isinstance(case.body, dict) and case.operation.label == "POST /api/tasks" and self._mostly():
+            case.body |= {"payload": {}, "max_attempts": 1}
 
     def _tokens(self, case: Case[Any]) -> tuple[bool, dict[str, str]]:
-        """A good token for most requests, and for the others one of the other role, a wrong one or none."""
-        tokens = {"bot": self._broker.bot_token, "worker": self._broker.worker_token}
-        roles = self._roles[case.operation.label]
-        if not roles:
+        """Good tokens for most requests, and for the others one that is of another role, wrong or empty."""
+        schemes = self._schemes[case.operation.label]
+        if not schemes:
             return False, {}
-        role = self._random.choice(roles)
+        scheme = self._random.choice(schemes)
+        good = dict(self._keys[name] for name in scheme)
         if self._random.random() < _AUTHENTICATED:
-            return True, {f"X-{role.title()}-Token": tokens[role]}
-        others = [token for other, token in tokens.items() if other not in roles]
-        return False, {f"X-{role.title()}-Token": self._random.choice(["", "wrong", *others])}
+            return True, good
+        accepted = {name for names in schemes for name in names}
+        others = [
+            token for name, (_, token) in self._keys.items() if name in ("bot", "worker") and name not in accepted
+        ]
+        header, _ = self._keys[self._random.choice(scheme)]
+        return False, good | {header: self._random.choice(["", "wrong", *others])}
 
     def _learn(self, case: Case[Any], answer: dict[str, Any]) -> None:
         """Remember the jobs and leases that an answer names."""
@@ -157,6 +176,12 @@ class Fuzz:
             self._ids.append(answer["id"])
         if case.operation.label == "GET /jobs/next" and answer["job"] and answer["job"]["worker_id"]:
             self._leases.append(answer["job"])
+        if case.operation.label == "POST /api/tasks":
+            self._ids.append(answer["task"]["id"])
+        if case.operation.label == "GET /api/agents/tasks/pull" and answer["task"]:
+            self._leases.append(answer["task"] | {"worker_id": case.query["agent_id"]})
+        if case.operation.label.endswith("/complete") and answer["message"] == "Task failure processed":
+            self._failed.append(case.path_parameters["id"])
 
     def _mostly(self) -> bool:
         return self._random.random() < 0.8

@@ -56,7 +56,7 @@ def test_a_token_is_trusted_for_half_a_second(
 ) -> None:
     async def work() -> None:
         async with bench() as b:
-            auth = Authenticator(b.database, {Role.BOT: "shared", Role.WORKER: None}, b.clock)
+            auth = Authenticator(b.database, [(Principal(Role.BOT), "shared"), (Principal(Role.WORKER), None)], b.clock)
             cli = connect(tmp_path / "broker.db")
             token = mint(cli, "a", Role.WORKER, 0)
             assert await auth.find(Role.WORKER, token) == Principal(Role.WORKER, "a")

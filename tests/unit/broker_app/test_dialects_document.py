@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker_app.app import DIALECTS
-from broker_app.dialects import jobs_answers
+from broker_app.dialects import jobs_answers, tasks_answers
 from broker_app.dialects.jobs import MAX_PAYLOAD_BYTES, MAX_WAIT_SECONDS
-from broker_app.queue.job import Job, Lease, deliver, expire, fail, finish
+from broker_app.dialects.tasks import LEASE_SECONDS, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS
+from broker_app.queue.job import Job, Lease, cancel, deliver, expire, fail, finish
 from broker_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ STATES = {
     "running": RUNNING,
     "done": finish(RUNNING, Lease(), "r", 3),
     "failed": fail(RUNNING, Lease(), "e", 3),
+    "cancelled": cancel(RUNNING, "why", 3),
     "dead": expire(RUNNING, 9),
 }
 DEFAULTS: dict[str, Callable[[Settings], int]] = {
@@ -34,7 +36,10 @@ DEFAULTS: dict[str, Callable[[Settings], int]] = {
     "MAX_REQUEST_BODY_BYTES": lambda settings: settings.max_body_bytes,
     "MAX_RESULT_BYTES": lambda settings: settings.max_result_bytes,
 }
-SHOWN: dict[str, Callable[[Job], str]] = {"jobs": lambda job: str(jobs_answers.job_object(job)["status"])}
+SHOWN: dict[str, Callable[[Job], str]] = {
+    "jobs": lambda job: str(jobs_answers.job_object(job)["status"]),
+    "tasks": lambda job: str(tasks_answers.task_object(job)["status"]),
+}
 
 
 def table(heading: str) -> dict[str, dict[str, str]]:
@@ -88,5 +93,8 @@ def test_defaults_and_limits() -> None:
         assert number is not None
         assert f"`{name}`" in cell
         assert int(number[0]) * unit == DEFAULTS[name](settings)
+    assert rows["lease_seconds"]["tasks"].startswith(f"{LEASE_SECONDS};")
+    assert f"{MIN_LEASE_SECONDS} to {MAX_LEASE_SECONDS}" in rows["lease_seconds"]["tasks"]
+    assert rows["retry_seconds"]["tasks"] == f"`TASKS_RETRY_SECONDS` ({settings.tasks_retry_seconds})"
     assert rows["a payload"]["jobs"] == f"{MAX_PAYLOAD_BYTES // 1024} KiB"
     assert f"up to {MAX_WAIT_SECONDS} s" in rows["a long poll"]["jobs"]

@@ -89,7 +89,7 @@ def test_a_request_is_a_command(call: str, parts: dict[str, Any], command: objec
     ],
 )
 def test_who_a_worker_says_it_is(headers: dict[str, str], expected: Identity) -> None:
-    assert identity(headers) == expected
+    assert identity(headers, {}) == expected
 
 
 def test_tokens_are_taken_by_role() -> None:

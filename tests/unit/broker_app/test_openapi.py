@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 import broker_app
+from broker_app.agents import Role
 from broker_app.app import build_app
 from broker_app.broker import Broker
 from broker_app.dialects.jobs import JOBS, MAX_PAYLOAD_BYTES, MAX_WAIT_SECONDS
+from broker_app.dialects.tasks import LEASE_SECONDS, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, TASKS, TYPE_PATTERN
 from broker_app.settings import COMMAND_PATTERN, Settings
 
 if TYPE_CHECKING:
@@ -38,12 +40,20 @@ def test_who_may_call() -> None:
     for call in JOBS.calls:
         security = DOCUMENT["paths"][call.path][call.method.lower()]["security"]
         assert {name for entry in security for name in entry} == set(call.roles)
+    for call in TASKS.calls:
+        both: dict[str, list[str]] = {"globalKey": [], "agentKey": []}
+        expected = both if Role.WORKER in call.roles else {"globalKey": []}
+        assert DOCUMENT["paths"][call.path][call.method.lower()]["security"] == [expected]
 
 
 def test_limits_and_version() -> None:
     components = DOCUMENT["components"]
     assert DOCUMENT["info"]["version"] == broker_app.__version__
     assert components["parameters"]["Wait"]["schema"]["maximum"] == MAX_WAIT_SECONDS
+    lease = {"type": "integer", "minimum": MIN_LEASE_SECONDS, "maximum": MAX_LEASE_SECONDS, "default": LEASE_SECONDS}
+    assert components["parameters"]["LeaseSeconds"]["schema"] == lease
+    task = components["schemas"]["TaskSubmission"]["properties"]
+    assert task["type"]["pattern"] == f"^{TYPE_PATTERN.pattern}$"
     submission = components["schemas"]["Submission"]["properties"]
     assert submission["command"]["pattern"] == f"^{COMMAND_PATTERN.pattern}$"
     assert str(MAX_PAYLOAD_BYTES) in submission["payload"]["description"]

@@ -1,0 +1,55 @@
+"""Texts as objects, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from broker_app.dialects.objects import kept, shown
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", {}),
+        ("hello", {"text": "hello"}),
+        ("two\nlines", {"text": "two\nlines"}),
+        ('{"command": "ls"}', {"command": "ls"}),
+        ("[1]", {"text": "[1]"}),
+        ("1", {"text": "1"}),
+        ('{"a": ', {"text": '{"a": '}),
+        ('{"a": NaN}', {"text": '{"a": NaN}'}),
+    ],
+)
+def test_a_kept_text_is_shown_as_an_object(text: str, value: dict[str, Any]) -> None:
+    assert shown(text) == value
+    assert kept(value) == text
+
+
+def test_what_is_nested_too_deeply_for_an_answer_is_text() -> None:
+    text = '{"a": ' * 1000 + "1" + "}" * 1000
+    assert shown(text) == {"text": text}
+
+
+@pytest.mark.parametrize(
+    "value", [{"text": ""}, {"text": '{"a": 1}'}, {"text": '{"text": "x"}'}, {"text": 1}, {"text": "x", "y": 1}]
+)
+def test_what_would_be_shown_otherwise_is_kept_as_json(value: dict[str, Any]) -> None:
+    assert json.loads(kept(value)) == value
+    assert shown(kept(value)) == value
+
+
+@settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(st.sampled_from(["text", "a"]), VALUES | st.text().map(lambda text: f'{{"text": "{text}"}}')))
+def test_an_object_comes_back_as_it_was(value: dict[str, Any]) -> None:
+    assert shown(kept(value)) == value
