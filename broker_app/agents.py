@@ -1,4 +1,4 @@
-"""The registry of agents: their tokens, and what is known of each from its calls.
+"""The registry of agents: their tokens, and what is known of each from its registration and its calls.
 
 Only a token's SHA-256 is kept: tokens are 256 random bits, so a fast hash cannot be searched.
 """
@@ -9,15 +9,15 @@ import hashlib
 import json
 import re
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from broker_app.errors import DatabaseError, TokenError
+from broker_app.errors import AgentNotFoundError, DatabaseError, RegistryFullError, TokenError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from broker_app.database import Database
 
@@ -44,14 +44,26 @@ class Token:
     created_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """What is known of one agent. `last_seen` is seconds since the epoch, None when it never called."""
+    """What is known of one agent. Times are seconds since the epoch, None for never.
+
+    Attributes:
+        type: What kind of agent it is, in its registrar's word.
+        metadata: Whatever else was said at its registration.
+        health: What it said last of its machine, and when.
+        cordoned: Whether it gets no new work.
+    """
 
     name: str
     last_seen: float | None = None
     runner_version: str | None = None
     capabilities: tuple[str, ...] = ()
+    type: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    health: Mapping[str, Any] | None = None
+    health_at: float | None = None
+    cordoned: bool = False
 
     def online(self, now: float) -> bool:
         """Whether it called within two long polls."""
@@ -76,21 +88,26 @@ def mint(connection: sqlite3.Connection, name: str, role: Role, now: float, *, a
     Raises:
         TokenError: The name has two tokens of that role already.
     """
-    token = secrets.token_hex(32)
     connection.execute("BEGIN IMMEDIATE")
     try:
         if alone:
             connection.execute("DELETE FROM tokens WHERE name = ? AND role = ?", (name, role))
-        query = "SELECT count(*) FROM tokens WHERE name = ? AND role = ?"
-        (count,) = connection.execute(query, (name, role)).fetchone()
-        if count >= _TOKENS_PER_NAME:
-            raise TokenError(f"{name} has {count} {role} tokens already; `token revoke {name} --role {role}` first")
-        insert = "INSERT INTO tokens (name, role, digest, created_at) VALUES (?, ?, ?, ?)"
-        connection.execute(insert, (name, role, digest(token), now))
+        token = _add_token(connection, name, role, now)
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+    return token
+
+
+def _add_token(connection: sqlite3.Connection, name: str, role: Role, now: float) -> str:
+    query = "SELECT count(*) FROM tokens WHERE name = ? AND role = ?"
+    (count,) = connection.execute(query, (name, role)).fetchone()
+    if count >= _TOKENS_PER_NAME:
+        raise TokenError(f"{name} has {count} {role} tokens already; `token revoke {name} --role {role}` first")
+    token = secrets.token_hex(32)
+    insert = "INSERT INTO tokens (name, role, digest, created_at) VALUES (?, ?, ?, ?)"
+    connection.execute(insert, (name, role, digest(token), now))
     return token
 
 
@@ -114,7 +131,10 @@ def tokens(connection: sqlite3.Connection) -> list[Token]:
 
 
 class Agents:
-    """Who called, when, and as what. Kept in memory, and written by `save` now and then.
+    """Who there is, and what of it is known. Kept in memory.
+
+    What an operator says is on disk when the method returns; what agents say of themselves is written by `save`
+    now and then.
 
     Args:
         database: Where it is kept.
@@ -130,17 +150,15 @@ class Agents:
     async def load(self) -> None:
         """Read what was saved."""
         rows = await self._database.read(lambda db: db.execute("SELECT * FROM agents").fetchall())
-        for row in rows:
-            agent = Agent(row["name"], row["last_seen"], row["runner_version"], tuple(json.loads(row["capabilities"])))
-            self._agents[agent.name] = agent
+        self._agents = {row["name"]: _agent(row) for row in rows}
 
-    def saw(self, name: str, *, runner_version: str | None, capabilities: tuple[str, ...] | None) -> None:
+    def saw(self, name: str, *, runner_version: str | None = None, capabilities: tuple[str, ...] | None = None) -> None:
         """Note a call of an agent; what the call did not say stays as it was."""
         known = self._agents.get(name)
         if known is None:
             if len(self._agents) >= _MAX_AGENTS:
                 return
-            known = Agent(name)
+            known = Agent(name=name)
         self._agents[name] = replace(
             known,
             last_seen=self._clock(),
@@ -148,6 +166,85 @@ class Agents:
             capabilities=known.capabilities if capabilities is None else capabilities,
         )
         self._unsaved.add(name)
+
+    def report(self, name: str, health: Mapping[str, Any]) -> None:
+        """Note what an agent that was seen says of its machine."""
+        if known := self._agents.get(name):
+            self._agents[name] = replace(known, health=health, health_at=self._clock())
+            self._unsaved.add(name)
+
+    async def register(
+        self, name: str, *, kind: str | None, capabilities: tuple[str, ...], metadata: Mapping[str, Any]
+    ) -> tuple[Agent, str]:
+        """Know an agent before it calls, or know other things of it; returns it and a new worker token.
+
+        Raises:
+            TokenError: It has two tokens already.
+            RegistryFullError: There are as many agents as there may be.
+        """
+        if name not in self._agents and len(self._agents) >= _MAX_AGENTS:
+            raise RegistryFullError
+        now = self._clock()
+
+        def change(known: Agent) -> Agent:
+            return replace(known, type=kind, capabilities=capabilities, metadata=metadata)
+
+        def register(connection: sqlite3.Connection) -> str:
+            token = _add_token(connection, name, Role.WORKER, now)
+            _upsert(connection, [change(self._agents.get(name) or Agent(name=name))])
+            return token
+
+        token = await self._database.write(register)
+        self._agents[name] = change(self._agents.get(name) or Agent(name=name))
+        return self._agents[name], token
+
+    async def cordon(self, name: str, cordoned: bool) -> Agent:
+        """Let an agent have no new work, or have it again.
+
+        Raises:
+            AgentNotFoundError: There is no such agent.
+        """
+        known = await self.find(name)
+        await self._database.write(lambda connection: _upsert(connection, [replace(known, cordoned=cordoned)]))
+        # It may have called meanwhile.
+        self._agents[name] = replace(self._agents.get(name, known), cordoned=cordoned)
+        return self._agents[name]
+
+    async def remove(self, name: str) -> None:
+        """Forget an agent, its tokens, and the messages for it."""
+        await self._database.write(lambda connection: _delete(connection, name))
+        self._agents.pop(name, None)
+        self._unsaved.discard(name)
+
+    def capabilities(self, name: str) -> tuple[str, ...]:
+        """What an agent said last that it can do, or was registered with."""
+        agent = self._agents.get(name)
+        return agent.capabilities if agent else ()
+
+    def cordoned(self, name: str | None) -> bool:
+        """Whether it gets no new work."""
+        agent = self._agents.get(name) if name else None
+        return agent is not None and agent.cordoned
+
+    async def find(self, name: str) -> Agent:
+        """The agent.
+
+        Raises:
+            AgentNotFoundError: It never called and has no worker token.
+        """
+        if known := self._agents.get(name):
+            return known
+        query = "SELECT 1 FROM tokens WHERE role = 'worker' AND name = ?"
+        if await self._database.read(lambda db: db.execute(query, (name,)).fetchone()):
+            return Agent(name=name)
+        raise AgentNotFoundError
+
+    async def known(self) -> list[Agent]:
+        """Every agent that ever called, was registered, or has a worker token, by name."""
+        query = "SELECT DISTINCT name FROM tokens WHERE role = 'worker'"
+        rows = await self._database.read(lambda db: db.execute(query).fetchall())
+        silent = {name: Agent(name=name) for (name,) in rows}
+        return sorted((silent | self._agents).values(), key=lambda agent: agent.name)
 
     async def save(self) -> None:
         """Write what changed since the last time.
@@ -162,19 +259,49 @@ class Agents:
         try:
             await self._database.write(lambda connection: _upsert(connection, agents), durable=False)
         except DatabaseError:
-            self._unsaved |= names
+            self._unsaved |= names & self._agents.keys()
             raise
 
-    async def known(self) -> list[Agent]:
-        """Every agent that ever called or has a worker token, by name."""
-        query = "SELECT DISTINCT name FROM tokens WHERE role = 'worker'"
-        rows = await self._database.read(lambda db: db.execute(query).fetchall())
-        silent = {name: Agent(name) for (name,) in rows}
-        return sorted((silent | self._agents).values(), key=lambda agent: agent.name)
+
+def _agent(row: sqlite3.Row) -> Agent:
+    return Agent(
+        name=row["name"],
+        last_seen=row["last_seen"],
+        runner_version=row["runner_version"],
+        capabilities=tuple(json.loads(row["capabilities"])),
+        type=row["type"],
+        metadata=json.loads(row["metadata"]),
+        health=row["health"] and json.loads(row["health"]),
+        health_at=row["health_at"],
+        cordoned=bool(row["cordoned"]),
+    )
 
 
 def _upsert(connection: sqlite3.Connection, agents: list[Agent]) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO agents (name, last_seen, runner_version, capabilities) VALUES (?, ?, ?, ?)",
-        [(agent.name, agent.last_seen, agent.runner_version, json.dumps(agent.capabilities)) for agent in agents],
+        """
+        INSERT OR REPLACE INTO agents (name, last_seen, runner_version, capabilities, type, metadata, health, health_at,
+            cordoned)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        """,
+        [
+            (
+                agent.name,
+                agent.last_seen,
+                agent.runner_version,
+                json.dumps(agent.capabilities),
+                agent.type,
+                json.dumps(agent.metadata),
+                agent.health and json.dumps(agent.health),
+                agent.health_at,
+                agent.cordoned,
+            )
+            for agent in agents
+        ],
     )
+
+
+def _delete(connection: sqlite3.Connection, name: str) -> None:
+    connection.execute("DELETE FROM tokens WHERE name = ? AND role = 'worker'", (name,))
+    connection.execute("DELETE FROM agents WHERE name = ?", (name,))
+    connection.execute("DELETE FROM messages WHERE recipient = ?", (name,))

@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from broker_app.agents import Role
 from broker_app.dialects import Answer, Arrived, Identity
+from broker_app.dialects.hub import HUB_CALLS
 from broker_app.dialects.jobs import JOBS
 from broker_app.dialects.tasks import TASKS
-from broker_app.errors import BrokerError, MalformedError
+from broker_app.errors import BrokerError, DatabaseError, MalformedError
+from broker_app.hub_socket import hub_socket, where
+from broker_app.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.requests import Request
 
-    from broker_app.broker import Broker, Caller
+    from broker_app.auth import Caller
+    from broker_app.broker import Broker
     from broker_app.dialects import Call, Dialect
     from broker_app.queue.commands import Command
     from broker_app.settings import Settings
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     Endpoint = Callable[[Request], Awaitable[Response]]
 
 _LOG = logging.getLogger(__name__)
-DIALECTS = (JOBS, TASKS)
+DIALECTS = (JOBS, TASKS, HUB_CALLS)
 _ANYBODY = frozenset({Role.BOT, Role.WORKER})
 
 
@@ -59,7 +63,12 @@ def build_app(broker: Broker, settings: Settings, *, ts_bound: bool) -> Starlett
         for dialect in DIALECTS
         for call in dialect.calls
     ]
-    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed, Exception: _crash})
+    routes.append(_route("GET", "/metrics", _metrics(Metrics(broker))))
+    lines = hub_socket(broker)
+    sockets = [WebSocketRoute("/agent/{id}", lines), WebSocketRoute("/agent/{id}/{token}", lines)]
+    app = Starlette(
+        routes=[*routes, *sockets], exception_handlers={404: _not_found, 405: _not_allowed, Exception: _crash}
+    )
     app.router.redirect_slashes = False
     return app
 
@@ -92,11 +101,11 @@ async def _caller(broker: Broker, dialect: Dialect, call: Call, request: Request
     headers, query = request.headers, request.query_params
     principal, token = await broker.admit(dialect.credentials(headers), call.roles if call.key is None else _ANYBODY)
     if principal.role is not Role.WORKER and call.key is None:
-        return broker.identify(principal, token, Identity())
+        return broker.identify(principal, token, Identity(), where(request))
     identity = dialect.identity(headers, query)
     if call.key is not None:
         principal, token = await broker.vouch(identity.name or "", call.key(headers))
-    return broker.identify(principal, token, identity)
+    return broker.identify(principal, token, identity, where(request))
 
 
 async def _read_body(request: Request, most: int) -> bytes:
@@ -133,6 +142,16 @@ async def _hangup(request: Request, *, waits: bool) -> AsyncIterator[asyncio.Fut
 
 async def _tasks_health(_request: Request) -> Response:
     return _json(200, {"status": "ok"})
+
+
+def _metrics(metrics: Metrics) -> Endpoint:
+    async def endpoint(_request: Request) -> Response:
+        try:
+            return Response(await metrics.text(), headers={"content-type": metrics.media_type})
+        except DatabaseError as error:
+            return _json(503, {"error": str(error)})
+
+    return endpoint
 
 
 async def _openapi(_request: Request) -> Response:

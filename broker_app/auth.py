@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker_app.agents import Role, digest
-from broker_app.errors import WrongIdentityError
+from broker_app.errors import MalformedError, WrongIdentityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from broker_app.database import Database
+    from broker_app.queue.job import Worker
 
 _TRUST_SECONDS = 0.5
 _GOOD_FOR = {Role.WORKER: (Role.WORKER,), Role.BOT: (Role.BOT, Role.ADMIN), Role.ADMIN: (Role.ADMIN,)}
@@ -38,6 +40,26 @@ class Principal:
         return self.name
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is behind a request: the owner of its token and, for a worker, as whom it acts; and from where it calls."""
+
+    principal: Principal
+    token: str
+    worker: Worker
+    where: str = ""
+
+    def named(self) -> str:
+        """The worker's name.
+
+        Raises:
+            MalformedError: It did not say.
+        """
+        if self.worker.name is None:
+            raise MalformedError("X-Worker-Id is missing, and the token is nobody's own: whose leases are these?")
+        return self.worker.name
+
+
 class Authenticator:
     """Finds the principal of a token.
 
@@ -55,6 +77,17 @@ class Authenticator:
         self._configured = {(owner.role, digest(token)): owner for owner, token in configured if token}
         self._clock = clock
         self._trusted: dict[tuple[Role, bytes], tuple[Principal, float]] = {}
+        self._shut_out: set[str] = set()
+
+    @contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """Shut an agent out while its tokens are removed, also where one is still trusted."""
+        self._shut_out.add(name)
+        try:
+            yield
+        finally:
+            self._shut_out.discard(name)
+            self._trusted = {key: entry for key, entry in self._trusted.items() if entry[0].name != name}
 
     async def find(self, role: Role, token: str) -> Principal | None:
         """The principal, None when the token is not good for that role; an admin who acts as a bot stays an admin."""
@@ -64,9 +97,10 @@ class Authenticator:
         if key in self._configured:
             return self._configured[key]
         principal, until = self._trusted.get(key, (None, 0.0))
-        if self._clock() < until:
-            return principal
-        return await self._look_up(*key)
+        if self._clock() >= until:
+            principal = await self._look_up(*key)
+        shut_out = principal is not None and principal.role is Role.WORKER and principal.name in self._shut_out
+        return None if shut_out else principal
 
     async def knows(self, name: str) -> bool:
         """Whether an agent of that name has a token."""

@@ -6,17 +6,22 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from broker_app.agents import Agents, Role
-from broker_app.auth import Authenticator, Principal
+from broker_app.audit import Audit
+from broker_app.auth import Authenticator, Caller, Principal
 from broker_app.database import Database
-from broker_app.errors import DatabaseError, MalformedError, StrangerError, UnauthorisedError
+from broker_app.errors import BrokerError, DatabaseError, StrangerError, UnauthorisedError
+from broker_app.hub import Hub
+from broker_app.logs import Logs
+from broker_app.messages import Messages
 from broker_app.queue import commands
 from broker_app.queue.job import Lease, Worker
 from broker_app.queue.queue import Queue
 from broker_app.queue.sqlite import SqliteStore
+from broker_app.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
@@ -27,24 +32,31 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SAVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is behind a request: the owner of its token and, for a worker, as whom it acts."""
-
-    principal: Principal
-    token: str
-    worker: Worker
+# What changes nothing; and renewals, of which there are too many to read and which the jobs show.
+_READERS = (
+    commands.Look,
+    commands.Browse,
+    commands.Survey,
+    commands.ListAgents,
+    commands.ShowAgent,
+    commands.Renew,
+)
 
 
 class Broker:
-    """The queue, the registry of agents and the tokens, on one database."""
+    """The queue, the registry of agents, their messages and the tokens, on one database; and the trail of all of it."""
 
     def __init__(self, settings: Settings, database: Database, store: SqliteStore) -> None:
         self._auth = Authenticator(database, _configured(settings))
         self.agents = Agents(database, time.time)
+        self.messages = Messages(database, time.time)
+        self.logs = Logs()
+        self.audit = Audit(settings.database)
         self.queue = Queue(store, time.time, max_unfinished=settings.max_unfinished, per_minute=settings.per_minute)
+        self.hub = Hub(self, settings)
+        self.registry = Registry(
+            self.agents, self.queue, self._auth, hub=self.hub, messages=self.messages, logs=self.logs
+        )
 
     async def admit(self, tokens: Mapping[Role, str], roles: frozenset[Role]) -> tuple[Principal, str]:
         """The owner of the first good token of the roles, and that token.
@@ -71,7 +83,7 @@ class Broker:
             raise StrangerError(name)
         raise UnauthorisedError("Invalid credentials for agent")
 
-    def identify(self, principal: Principal, token: str, identity: Identity) -> Caller:
+    def identify(self, principal: Principal, token: str, identity: Identity, where: str = "") -> Caller:
         """Who the caller is, and note that it called.
 
         Raises:
@@ -80,7 +92,7 @@ class Broker:
         name = principal.act_as(identity.name)
         if name is not None and principal.role is Role.WORKER:
             self.agents.saw(name, runner_version=identity.runner_version, capabilities=identity.capabilities)
-        return Caller(principal, token, Worker(name, frozenset(identity.capabilities or ())))
+        return Caller(principal, token, Worker(name, frozenset(identity.capabilities or ())), where)
 
     async def perform(self, command: commands.Command, caller: Caller, hangup: asyncio.Future[None]) -> Any:
         """Do what a command asks; what comes back is what its call renders.
@@ -94,6 +106,33 @@ class Broker:
             BrokerError: As the queue's methods do.
             MalformedError: The call is of a worker, and does not say of which.
         """
+        try:
+            done = await self._do(command, caller, hangup)
+        except BrokerError as error:
+            self._note(command, caller, f"refused: {error}")
+            raise
+        self._note(command, caller, "done", done)
+        return done
+
+    def _note(self, command: commands.Command, caller: Caller, outcome: str, done: Any = None) -> None:
+        """Leave a line in the trail of what changed something, or would have."""
+        if isinstance(command, _READERS) or (isinstance(command, commands.Claim) and done is None):
+            return
+        who, role = caller.worker.name or caller.principal.name, caller.principal.role
+        order = command.order if isinstance(command, commands.Assign) else command
+        self.audit.note(
+            time.time(),
+            who=who or f"the shared {role} token",
+            role=role,
+            what=type(command).__name__.lower(),
+            where=caller.where,
+            job=getattr(done, "id", getattr(command, "job_id", None)),
+            command=getattr(order, "command", getattr(done, "command", None)),
+            agent=getattr(command, "agent", getattr(command, "name", getattr(command, "recipient", None))),
+            outcome=outcome,
+        )
+
+    async def _do(self, command: commands.Command, caller: Caller, hangup: asyncio.Future[None]) -> Any:
         held = Lease(caller.worker.name, getattr(command, "epoch", None))
         match command:
             case commands.Submit():
@@ -107,7 +146,7 @@ class Broker:
             case commands.Release():
                 work = self.queue.release(command.job_id, held, command.reason)
             case commands.Hold():
-                work = self.queue.hold(_named(caller), command.leases)
+                work = self.queue.hold(caller.named(), command.leases)
             case commands.Finish():
                 work = self.queue.finish(command.job_id, held, command.result)
             case commands.Fail():
@@ -118,14 +157,13 @@ class Broker:
                 work = self.queue.browse(command)
             case commands.Survey():
                 work = self._survey()
-            case commands.ListAgents():
-                work = self._list_agents()
+            case _:
+                work = self.registry.perform(command, caller)
         return await work
 
     async def _claim(self, command: commands.Claim, caller: Caller, hangup: asyncio.Future[None]) -> Job | None:
-        job = await self.queue.claim(
-            caller.worker, wait=command.wait, lease_seconds=command.lease_seconds, hangup=hangup
-        )
+        worker = replace(caller.worker, cordoned=self.agents.cordoned(caller.worker.name))
+        job = await self.queue.claim(worker, wait=command.wait, lease_seconds=command.lease_seconds, hangup=hangup)
         if job is None or command.wait <= 0:
             return job
         # Much may happen during a wait. A job handed to nobody, or on a revoked token, would be stuck for a lease.
@@ -144,13 +182,9 @@ class Broker:
 
     async def _survey(self) -> Any:
         now = time.time()
-        seen = [(agent, agent.online(now)) for agent in await self.agents.known() if agent.last_seen is not None]
+        known = [agent for agent in await self.agents.known() if agent.last_seen is not None]
+        seen = [(agent, self.registry.online(agent)) for agent in known]
         return await self.queue.counts(), seen, now
-
-    async def _list_agents(self) -> list[Any]:
-        running = await self.queue.running()
-        now = time.time()
-        return [(agent, agent.online(now), running.get(agent.name, [])) for agent in await self.agents.known()]
 
 
 def _configured(settings: Settings) -> Iterator[tuple[Principal, str | None]]:
@@ -160,12 +194,6 @@ def _configured(settings: Settings) -> Iterator[tuple[Principal, str | None]]:
     yield Principal(Role.BOT), settings.api_key
     for name, key in settings.agent_keys.items():
         yield Principal(Role.WORKER, name), key
-
-
-def _named(caller: Caller) -> str:
-    if caller.worker.name is None:
-        raise MalformedError("X-Worker-Id is missing, and the token is nobody's own: whose leases are these?")
-    return caller.worker.name
 
 
 @asynccontextmanager
@@ -179,7 +207,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     try:
         broker = Broker(settings, database, await SqliteStore.open(database))
         await broker.agents.load()
-        timers = [asyncio.create_task(broker.queue.keep_time()), asyncio.create_task(_keep_agents(broker.agents))]
+        timers = [asyncio.create_task(broker.queue.keep_time()), asyncio.create_task(_keep(broker))]
         try:
             yield broker
         finally:
@@ -192,10 +220,11 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
         await database.close()
 
 
-async def _keep_agents(agents: Agents) -> None:
+async def _keep(broker: Broker) -> None:
     while True:
         await asyncio.sleep(_SAVE_SECONDS)
         try:
-            await agents.save()
+            await broker.agents.save()
+            await broker.messages.forget()
         except DatabaseError as error:
             _LOG.error("cannot save who called, trying again: %s", error)

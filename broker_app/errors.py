@@ -6,6 +6,10 @@ BrokerError
 │   ├── StorageFullError        no room for a write; nothing of it was kept
 │   └── StorageFailedError      a write or read failed; nothing of it was kept
 ├── TokenError                  a token cannot be minted or revoked
+├── RegistryError               the registry of agents refuses what was asked of it
+│   ├── AgentNotFoundError
+│   ├── RegistryFullError
+│   └── MailboxFullError        an agent has as many messages waiting as may
 ├── RefusedError                the caller may not do this
 │   ├── UnauthorisedError       no valid token of a role the call accepts
 │   ├── WrongIdentityError      a token bound to one name was used under another
@@ -50,6 +54,31 @@ class StorageFailedError(DatabaseError):
 
 class TokenError(BrokerError):
     """A token cannot be minted or revoked."""
+
+
+class RegistryError(BrokerError):
+    """The registry of agents refuses what was asked of it."""
+
+
+class AgentNotFoundError(RegistryError):
+    """There is no such agent."""
+
+    def __init__(self) -> None:
+        super().__init__("agent not found")
+
+
+class RegistryFullError(RegistryError):
+    """There are as many agents as there may be."""
+
+    def __init__(self) -> None:
+        super().__init__("agent limit reached")
+
+
+class MailboxFullError(RegistryError):
+    """As many messages wait for an agent as may."""
+
+    def __init__(self) -> None:
+        super().__init__("the agent has too many messages waiting")
 
 
 class RefusedError(BrokerError):

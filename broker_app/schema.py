@@ -57,7 +57,7 @@ CREATE TABLE agents (
     capabilities TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
-# A message that was received is remembered for a while, without its text, so that it is not taken again.
+# Agents that never called; and messages: one that was received is remembered, without its text, for a while.
 _VERSION_2 = """
 ALTER TABLE jobs ADD COLUMN dialect TEXT NOT NULL DEFAULT 'jobs';
 ALTER TABLE jobs ADD COLUMN retry_seconds INTEGER NOT NULL DEFAULT 0;

@@ -19,7 +19,7 @@ from uvicorn.server import Server
 from broker_app.app import build_app
 from broker_app.broker import open_broker
 from broker_app.errors import SettingsError
-from broker_app.protocol import BoundedProtocol
+from broker_app.protocol import BoundedProtocol, BoundedWebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from broker_app.queue.queue import Queue
+    from broker_app.broker import Broker
     from broker_app.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ _BACKLOG = 1024
 _DRAIN_SECONDS = 0.3
 _GRACE_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 75
+_PING_SECONDS = 20.0
 _SPARE_FILES = 64
 _TAILNET = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 
@@ -47,10 +48,10 @@ class DrainingServer(Server):
     broker), answers whoever waits, closes each connection after its answer, and goes when all is answered.
     """
 
-    def __init__(self, config: Config, queue: Queue) -> None:
+    def __init__(self, config: Config, broker: Broker) -> None:
         super().__init__(config)
         self.draining = False
-        self._queue = queue
+        self._broker = broker
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell systemd once requests are answered."""
@@ -69,7 +70,8 @@ class DrainingServer(Server):
         notify("STOPPING=1")
         for server in self.servers:
             server.close()
-        self._queue.stop_waiting()
+        self._broker.queue.stop_waiting()
+        self._broker.hub.close()
         asyncio.get_running_loop().call_later(_DRAIN_SECONDS, setattr, self, "should_exit", True)
 
 
@@ -108,12 +110,12 @@ def notify(state: str) -> None:
 
 
 async def _serve(settings: Settings, environment: Mapping[str, str]) -> None:
-    sockets = passed_sockets(environment) or [_listen(settings)]
+    sockets = passed_sockets(environment) or _listen(settings)
     addresses = [sock.getsockname() for sock in sockets]
     _allow_files(settings.max_connections + _SPARE_FILES)
     async with open_broker(settings) as broker:
         app = build_app(broker, settings, ts_bound=tailnet_bound(addresses))
-        server = DrainingServer(_config(settings, app), broker.queue)
+        server = DrainingServer(_config(settings, app), broker)
         server.config.app = _closing(app, server)
         _LOG.info("listening on %s", ", ".join(map(_url, addresses)))
         await server.serve(sockets)
@@ -125,7 +127,11 @@ def _config(settings: Settings, app: ASGIApp) -> Config:
     return Config(
         app,
         http=protocol,
-        ws="none",
+        ws=BoundedWebSocket,
+        ws_max_size=settings.max_body_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=_PING_SECONDS,
+        ws_ping_timeout=_PING_SECONDS,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -151,13 +157,18 @@ def _closing(app: ASGIApp, server: DrainingServer) -> ASGIApp:
     return closing
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(settings: Settings) -> list[socket.socket]:
+    named = {settings.hub_ws_port: "HUB_WS_PORT", settings.hub_http_port: "HUB_HTTP_PORT"}
+    named = {port: name for port, name in named.items() if port} | {settings.port: "BROKER_PORT"}
+    return [_listen_on(settings.host, port, name) for port, name in sorted(named.items())]
+
+
+def _listen_on(host: str, port: int, name: str) -> socket.socket:
     try:
-        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
-        where = f"{settings.host} port {settings.port}"
-        raise SettingsError(f"cannot listen on {where} ({error}): check BROKER_HOST and BROKER_PORT") from error
+        raise SettingsError(f"cannot listen on {host} port {port} ({error}): check BROKER_HOST and {name}") from error
 
 
 def _allow_files(count: int) -> None:

@@ -37,6 +37,8 @@ class Settings:
         max_unfinished: MAX_QUEUED_JOBS, jobs queued or running; 0 for any number.
         per_minute: RATE_LIMIT_JOBS_PER_MIN, submissions per bot; 0 for any number.
         max_connections: MAX_CONNECTIONS, open at once.
+        hub_http_port: HUB_HTTP_PORT, another port where all is served; 0 for none. The seed's is 9091.
+        hub_ws_port: HUB_WS_PORT, one more, the one that agents are told to connect to. The seed's is 9090.
     """
 
     database: Path
@@ -54,6 +56,8 @@ class Settings:
     max_unfinished: int
     per_minute: int
     max_connections: int
+    hub_http_port: int
+    hub_ws_port: int
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -78,6 +82,8 @@ class Settings:
             max_unfinished=_number(environment, "MAX_QUEUED_JOBS", 1_000_000, 0, 10**9),
             per_minute=_number(environment, "RATE_LIMIT_JOBS_PER_MIN", 0, 0, 10**6),
             max_connections=_number(environment, "MAX_CONNECTIONS", 1000, 1, 10**5),
+            hub_http_port=_number(environment, "HUB_HTTP_PORT", 0, 0, 65535),
+            hub_ws_port=_number(environment, "HUB_WS_PORT", 0, 0, 65535),
         )
 
 

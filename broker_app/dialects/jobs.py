@@ -141,9 +141,12 @@ def parse_browse(arrived: Arrived, _settings: Settings) -> Browse:
     )
 
 
-def parse_agents(_arrived: Arrived, _settings: Settings) -> ListAgents:
-    """GET /agents."""
-    return ListAgents()
+def parse_agents(arrived: Arrived, _settings: Settings) -> ListAgents:
+    """GET /agents?status=&type=; both are the hub dialect's."""
+    status = arrived.query.get("status")
+    if status not in (None, "online", "offline"):
+        raise MalformedError("status must be online or offline")
+    return ListAgents(online=None if status is None else status == "online", type=arrived.query.get("type"))
 
 
 def _command(value: object, settings: Settings) -> str:
@@ -171,13 +174,13 @@ def _requires(value: Any) -> tuple[str | None, frozenset[str]]:
     except MalformedError:
         parsed = {"": None}
     caps = parsed.get("caps") or []
-    names = _capability_names(caps) if isinstance(caps, list) and not parsed.keys() - {"caps"} else None
+    names = capability_names(caps) if isinstance(caps, list) and not parsed.keys() - {"caps"} else None
     if names is None:
         raise MalformedError(f'requires must be {{"caps": [...]}} with names that match {_CAPABILITY.pattern}')
     return text, names
 
 
-def _capability_names(values: list[Any]) -> frozenset[str] | None:
+def capability_names(values: list[Any]) -> frozenset[str] | None:
     """The names in a list, without those that are blank; None when there is something else in it."""
     names = [value.strip() if isinstance(value, str) else value for value in values]
     names = [name for name in names if name != ""]
@@ -196,7 +199,7 @@ def _capabilities(header: str | None) -> tuple[str, ...] | None:
         values = json.loads(header) if header.lstrip().startswith("[") else header.split(",")
     except (ValueError, RecursionError):
         values = [None]
-    names = _capability_names(values)
+    names = capability_names(values)
     if names is None:
         raise MalformedError(f"X-Worker-Caps must be a JSON array or comma list of {_CAPABILITY.pattern}")
     return tuple(sorted(names))

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from broker_app.agents import Agent, Role
 from broker_app.dialects import Answer
 from broker_app.errors import (
+    AgentNotFoundError,
     DatabaseError,
     JobNotFoundError,
     LeaseLostError,
     MalformedError,
     NotRunningError,
     QueueFullError,
+    RegistryFullError,
     StorageFullError,
+    TokenError,
     TooManySubmissionsError,
     UnauthorisedError,
     WrongIdentityError,
@@ -34,9 +37,12 @@ _RETRY_SECONDS = "2"
 _STATUSES = {
     WrongIdentityError: 403,
     JobNotFoundError: 404,
+    AgentNotFoundError: 404,
+    TokenError: 409,
     LeaseLostError: 409,
     NotRunningError: 409,
     QueueFullError: 429,
+    RegistryFullError: 429,
     TooManySubmissionsError: 429,
     StorageFullError: 507,
     DatabaseError: 503,
@@ -65,6 +71,22 @@ def job_object(job: Job) -> dict[str, Any]:
         "lease_seconds": job.lease_seconds,
         "outcome": job.outcome,
         "duration_ms": _duration(job),
+    }
+
+
+def agent_object(agent: Agent, online: bool, running: list[str]) -> dict[str, Any]:
+    """An agent as JSON, in jobs and hub. Times are whole epoch seconds."""
+    return {
+        "id": agent.name,
+        "status": "online" if online else "offline",
+        "last_seen": _whole(agent.last_seen),
+        "runner_version": agent.runner_version,
+        "capabilities": list(agent.capabilities),
+        "running": running,
+        "type": agent.type,
+        "metadata": agent.metadata,
+        "health": agent.health and {**agent.health, "at": _whole(agent.health_at)},
+        "cordoned": agent.cordoned,
     }
 
 
@@ -120,7 +142,7 @@ def page(_command: Command, jobs: Page) -> Answer:
 
 def agents(_command: Command, known: list[tuple[Agent, bool, list[str]]]) -> Answer:
     """`{"agents": [...]}`, of each agent, whether it is online, and the ids of its running jobs."""
-    return Answer(200, {"agents": [_agent_object(*entry) for entry in known]})
+    return Answer(200, {"agents": [agent_object(*entry) for entry in known]})
 
 
 def refused(error: Exception, call: Call, command: Command | None) -> Answer:
@@ -159,7 +181,7 @@ def _is_unfenced_report(command: Command | None) -> TypeGuard[Finish | Fail]:
 def _retry_after(error: Exception) -> dict[str, str]:
     if isinstance(error, TooManySubmissionsError):
         return {"retry-after": str(math.ceil(error.retry_after))}
-    if isinstance(error, QueueFullError | DatabaseError):
+    if isinstance(error, QueueFullError | RegistryFullError | DatabaseError):
         return {"retry-after": _RETRY_SECONDS}
     return {}
 
@@ -174,17 +196,6 @@ def _unfenced(error: LeaseLostError | NotRunningError, command: Finish | Fail) -
 
 def _ignored(job: Job, note: str) -> Answer:
     return Answer(200, {"ok": True, "status": job.status, "note": note})
-
-
-def _agent_object(agent: Agent, online: bool, running: list[str]) -> dict[str, Any]:
-    return {
-        "id": agent.name,
-        "status": "online" if online else "offline",
-        "last_seen": _whole(agent.last_seen),
-        "runner_version": agent.runner_version,
-        "capabilities": list(agent.capabilities),
-        "running": running,
-    }
 
 
 def _whole(seconds: float | None) -> int | None:

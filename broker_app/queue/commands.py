@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from broker_app.queue.job import Outcome, Route, Status
 
 
@@ -114,7 +117,62 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class ListAgents:
-    """Read what is known of every agent."""
+    """Read what is known of every agent, or of those that are online (or not) or of a type."""
+
+    online: bool | None = None
+    type: str | None = None
 
 
-Command = Submit | Claim | Renew | Release | Hold | Finish | Fail | Requeue | Look | Browse | Survey | ListAgents
+@dataclass(frozen=True, slots=True)
+class ShowAgent:
+    """Read what is known of one agent."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Know an agent, and mint a token for it; `base` is where its WebSocket will connect to."""
+
+    name: str
+    type: str | None
+    capabilities: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Forget an agent and end its tokens; its queued jobs are cancelled, or left to others if `requeue`."""
+
+    name: str
+    requeue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """Let an agent have no new work, or have it again."""
+
+    name: str
+    cordoned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Submit a job for an agent that there is."""
+
+    agent: str
+    order: Submit
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Keep a message of the caller's for an agent until it has it."""
+
+    recipient: str
+    message_id: str
+    envelope: str
+
+
+AgentCommand = ListAgents | ShowAgent | Register | Remove | Cordon | Assign | Post
+Command = Submit | Claim | Renew | Release | Hold | Finish | Fail | Requeue | Look | Browse | Survey | AgentCommand

@@ -40,10 +40,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Who asks for work: its name (None when the caller gave none) and what it can do."""
+    """Who asks for work: its name (None when the caller gave none), what it can do, and whether it gets nothing new."""
 
     name: str | None = None
     capabilities: frozenset[str] = frozenset()
+    cordoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Route:
 
     def open_to(self, worker: Worker) -> bool:
         """Whether the worker may run jobs of this route."""
-        return self.agent in (None, worker.name) and self.needs <= worker.capabilities
+        return self.agent in (None, worker.name) and self.needs <= worker.capabilities and not worker.cordoned
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,11 @@ def cancel(job: Job, reason: str, now: float) -> Job:
     if job.finished:
         return job
     return _ended(job, Status.FAILED, Outcome.CANCELLED, now, error=reason)
+
+
+def open_up(job: Job) -> Job:
+    """Leave a job that names an agent to whoever has what it needs."""
+    return replace(job, route=replace(job.route, agent=None))
 
 
 def requeue(job: Job) -> Job:

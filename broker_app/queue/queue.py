@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from secrets import SystemRandom
@@ -17,7 +18,7 @@ from broker_app.queue.waiting import Waiter, Waiters
 
 if TYPE_CHECKING:
     from broker_app.queue.commands import Browse, Submit
-    from broker_app.queue.store import Counts, Page, Store
+    from broker_app.queue.store import Counts, Listener, Page, Store
 
 _RANDOM = SystemRandom()
 _LOG = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ class Queue:
         clock: Seconds since the epoch.
         max_unfinished: How many jobs may be queued or running, 0 for any number.
         per_minute: How many jobs one submitter may submit a minute, 0 for any number.
+
+    Attributes:
+        tally: What happened since the start, for the metrics.
     """
 
     def __init__(self, store: Store, clock: Clock, *, max_unfinished: int = 0, per_minute: int = 0) -> None:
@@ -44,6 +48,7 @@ class Queue:
         self._max_unfinished = max_unfinished
         self._rate = RateLimit(per_minute)
         self._waiters = Waiters()
+        self.tally: Counter[str] = Counter()
         store.listen(self._on_change)
 
     async def submit(self, order: Submit, submitter: str | None = None) -> Job:
@@ -68,6 +73,7 @@ class Queue:
             retry_seconds=order.retry_seconds,
         )
         await self._store.add(job, limit=self._max_unfinished)
+        self.tally["jobs_submitted"] += 1
         return job
 
     async def claim(
@@ -150,6 +156,7 @@ class Queue:
         await self._waiters.dismiss(worker)
         now = self._clock()
         jobs = await self._store.take_back(worker, leases, partial(transitions.expire, now=now))
+        self.tally["leases_lost"] += len(jobs)
         for job in jobs:
             _LOG.warning("not held by %s: job %s (%s) is %s", worker, job.id, job.command, job.outcome or job.status)
         return jobs
@@ -157,7 +164,9 @@ class Queue:
     async def finish(self, job_id: str, lease: Lease, result: str) -> Job:
         """End a job with its result. Raises as `job.finish`, and JobNotFoundError."""
         now = self._clock()
-        return await self._store.change(job_id, lambda job: transitions.finish(job, lease, result, now))
+        job = await self._store.change(job_id, lambda job: transitions.finish(job, lease, result, now))
+        self.tally["jobs_done"] += job.finished_at == now
+        return job
 
     async def fail(self, job_id: str, lease: Lease, error: str) -> Job:
         """End a job with an error, or put it off. Raises as `job.fail`, and JobNotFoundError."""
@@ -173,6 +182,15 @@ class Queue:
         """Queue a dead job again. Raises as `job.requeue`, and JobNotFoundError."""
         return await self._store.change(job_id, transitions.requeue)
 
+    async def disown(self, agent: str, reason: str, *, requeue: bool) -> tuple[Job, ...]:
+        """Cancel the queued jobs that name an agent, or leave them to others if `requeue`; returns those jobs."""
+        now = self._clock()
+        change = transitions.open_up if requeue else partial(transitions.cancel, reason=reason, now=now)
+        disowned: list[Job] = []
+        while jobs := await self._store.disown(agent, change):
+            disowned += jobs
+        return tuple(disowned)
+
     async def browse(self, query: Browse) -> Page:
         """Read jobs, newest first."""
         return await self._store.browse(query)
@@ -184,6 +202,14 @@ class Queue:
     async def running(self) -> dict[str, list[str]]:
         """Ids of the running jobs of each named worker."""
         return await self._store.running()
+
+    async def dismiss(self, worker: str) -> None:
+        """End what a worker waits for, without a job."""
+        await self._waiters.dismiss(worker)
+
+    def listen(self, listener: Listener) -> None:
+        """Have every changed job announced, once the change is committed."""
+        self._store.listen(listener)
 
     def stop_waiting(self) -> None:
         """Answer everybody who waits, and let nobody wait from now on."""
@@ -214,11 +240,14 @@ class Queue:
                 return min(max(due - now, _SHORTEST_SLEEP), _LONGEST_SLEEP)
             for job in await self._store.take_due(now, partial(transitions.fall_due, now=now)):
                 if job.finished or job.error is None:  # a failed try leaves its error, a lost lease none
+                    self.tally["leases_lost"] += 1
                     _LOG.warning("lease lost: job %s (%s) is %s", job.id, job.command, job.outcome or job.status)
 
     async def _take(self, worker: Worker, lease_seconds: int | None) -> Job | None:
         now = self._clock()
-        return await self._store.claim(worker, lambda job: transitions.deliver(job, worker.name, now, lease_seconds))
+        job = await self._store.claim(worker, lambda job: transitions.deliver(job, worker.name, now, lease_seconds))
+        self.tally["jobs_delivered"] += job is not None
+        return job
 
     async def _give_back(self, job: Job | None) -> None:
         if job is not None:

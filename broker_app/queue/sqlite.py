@@ -26,7 +26,8 @@ VALUES (:id, :dialect, :command, :payload, :requires, :agent, :needs, :created_a
     :retry_seconds, :status, :lease_epoch, :attempts)
 """
 _UPDATE = """
-UPDATE jobs SET status = :status, outcome = :outcome, started_at = :started_at, finished_at = :finished_at,
+UPDATE jobs SET agent = :agent, status = :status, outcome = :outcome, started_at = :started_at,
+    finished_at = :finished_at,
     lease_until = :lease_until, lease_epoch = :lease_epoch, attempts = :attempts, worker = :worker,
     result = :result, error = :error, not_before = :not_before, heartbeat_at = :heartbeat_at
 WHERE id = :id
@@ -48,6 +49,10 @@ SELECT ready, (SELECT count(*) FROM jobs WHERE not_before IS NOT NULL) AS delaye
     (SELECT count(*) FROM jobs WHERE outcome = 'dead') AS dead,
     (SELECT created_at FROM jobs WHERE n = first) AS oldest
 FROM (SELECT count(*) AS ready, min(n) AS first FROM jobs WHERE status = 'queued' AND not_before IS NULL)
+"""
+_QUEUED_FOR = """
+SELECT * FROM jobs WHERE status = 'queued' AND not_before IS NULL AND agent = :agent
+UNION ALL SELECT * FROM jobs WHERE not_before IS NOT NULL AND agent = :agent LIMIT :limit
 """
 _RUNNING_BY = "SELECT * FROM jobs WHERE status = 'running' AND worker = ? ORDER BY lease_until"
 _FILTERS = {
@@ -136,6 +141,15 @@ class SqliteStore:
             return tuple(self._apply(connection, job, transition) for job in missing)
 
         return await self._write(take_back)
+
+    async def disown(self, agent: str, transition: Transition) -> tuple[Job, ...]:
+        """See `Store`."""
+
+        def disown(connection: sqlite3.Connection) -> tuple[Job, ...]:
+            rows = connection.execute(_QUEUED_FOR, {"agent": agent, "limit": _DUE_BATCH}).fetchall()
+            return tuple(self._apply(connection, _job(row), transition) for row in rows)
+
+        return await self._write(disown)
 
     async def next_due(self) -> float | None:
         """See `Store`."""

@@ -76,6 +76,12 @@ class Store(Protocol):
     ) -> tuple[Job, ...]:
         """Apply the transition to the worker's running jobs whose id and epoch are not in `leases`, durably."""
 
+    async def disown(self, agent: str, transition: Transition) -> tuple[Job, ...]:
+        """Apply the transition to queued jobs that name the agent, durably.
+
+        Does a bounded number of them; the caller asks again until there are none.
+        """
+
     async def next_due(self) -> float | None:
         """When the next lease ends or the next try comes, None when there is neither."""
 

@@ -38,7 +38,8 @@ def start_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 def broker(start_broker: Callable[..., Broker]) -> Iterator[Endpoint]:
     """A broker with default settings: a process of ours, or the one at CONTRACT_URL.
 
-    For the latter CONTRACT_BOT_TOKEN and CONTRACT_WORKER_TOKEN are its tokens; its queue should be empty.
+    For the latter CONTRACT_BOT_TOKEN, CONTRACT_WORKER_TOKEN and CONTRACT_ADMIN_TOKEN are its tokens; its queue should
+    be empty.
     """
     url = os.environ.get("CONTRACT_URL")
     if url is None:

@@ -247,4 +247,8 @@ def test_agents_are_known_from_their_calls(broker: Endpoint, bot: httpx.Client, 
         "runner_version": "1.2.3",
         "capabilities": ["b", cap],
         "running": [job_id],
+        "type": None,
+        "metadata": {},
+        "health": None,
+        "cordoned": False,
     }

@@ -124,6 +124,7 @@ def test_an_agent_is_known_from_its_token_on(shared: Broker, cap: str) -> None:
     (agent,) = [agent for agent in shared.bot().get("/agents").json()["agents"] if agent["id"] == cap]
     assert agent == {
         "id": cap, "status": "offline", "last_seen": None, "runner_version": None, "capabilities": [], "running": [],
+        "type": None, "metadata": {}, "health": None, "cordoned": False,
     }  # fmt: skip
 
 

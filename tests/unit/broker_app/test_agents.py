@@ -83,7 +83,10 @@ def test_what_calls_tell_is_kept(bench: Callable[..., Any], run: Callable[[Any],
             await agents.save()
             again = Agents(b.database, b.clock)
             await again.load()
-            expected = [Agent("a", b.clock.now, "1", ("x",)), Agent("b", b.clock.now - 1, None, ())]
+            expected = [
+                Agent(name="a", last_seen=b.clock.now, runner_version="1", capabilities=("x",)),
+                Agent(name="b", last_seen=b.clock.now - 1),
+            ]
             assert await agents.known() == await again.known() == expected
 
     run(work())
@@ -119,8 +122,8 @@ def test_the_number_of_agents_is_bounded(bench: Callable[..., Any], run: Callabl
 
 @pytest.mark.parametrize(("ago", "online"), [(0, True), (50, True), (51, False)])
 def test_online_means_seen_within_two_long_polls(ago: int, online: bool) -> None:
-    assert Agent("a", 100.0).online(100.0 + ago) is online
-    assert not Agent("a").online(0.0)
+    assert Agent(name="a", last_seen=100.0).online(100.0 + ago) is online
+    assert not Agent(name="a").online(0.0)
 
 
 @pytest.mark.parametrize(

@@ -345,7 +345,7 @@ def test_a_file_of_the_first_version_is_brought_to_this_one(tmp_path: Path, run:
         assert (await queue.look("running")).status == "queued"
         agents = Agents(database, lambda: 2000.0)
         await agents.load()
-        assert await agents.known() == [Agent("a", 5.0, "1.2", ("x",))]
+        assert await agents.known() == [Agent(name="a", last_seen=5.0, runner_version="1.2", capabilities=("x",))]
         await database.close()
 
     run(work())

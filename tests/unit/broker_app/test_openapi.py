@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 import broker_app
 from broker_app.agents import Role
 from broker_app.app import build_app
 from broker_app.broker import Broker
+from broker_app.dialects.hub import HUB_CALLS
 from broker_app.dialects.jobs import JOBS, MAX_PAYLOAD_BYTES, MAX_WAIT_SECONDS
 from broker_app.dialects.tasks import LEASE_SECONDS, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, TASKS, TYPE_PATTERN
 from broker_app.settings import COMMAND_PATTERN, Settings
@@ -29,7 +30,9 @@ def test_routes_and_methods(bench: Callable[..., Any], run: Callable[[Any], Any]
         async with bench() as b:
             app = build_app(Broker(settings, b.database, b.store), settings, ts_bound=True)
         routes = [route for route in app.routes if isinstance(route, Route)]
-        assert len(routes) == len(app.routes)
+        lines = {route.path for route in app.routes if isinstance(route, WebSocketRoute)}
+        assert lines == {"/agent/{id}", "/agent/{id}/{token}"}
+        assert len(routes) + len(lines) == len(app.routes)
         served = {(method, route.path) for route in routes for method in route.methods or ()}
         assert served == {(method.upper(), path) for path, item in DOCUMENT["paths"].items() for method in item}
 
@@ -37,7 +40,7 @@ def test_routes_and_methods(bench: Callable[..., Any], run: Callable[[Any], Any]
 
 
 def test_who_may_call() -> None:
-    for call in JOBS.calls:
+    for call in (*JOBS.calls, *HUB_CALLS.calls):
         security = DOCUMENT["paths"][call.path][call.method.lower()]["security"]
         assert {name for entry in security for name in entry} == set(call.roles)
     for call in TASKS.calls:

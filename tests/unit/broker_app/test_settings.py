@@ -25,6 +25,8 @@ DEFAULTS = Settings(
     max_unfinished=1_000_000,
     per_minute=0,
     max_connections=1000,
+    hub_http_port=0,
+    hub_ws_port=0,
 )
 
 
@@ -38,6 +40,8 @@ def test_defaults() -> None:
         ("BROKER_DB", "/x/y.db", "database", Path("/x/y.db")),
         ("BROKER_HOST", "::1", "host", "::1"),
         ("BROKER_PORT", "0", "port", 0),
+        ("HUB_HTTP_PORT", "9091", "hub_http_port", 9091),
+        ("HUB_WS_PORT", "9090", "hub_ws_port", 9090),
         ("BROKER_PORT", "", "port", 8000),
         ("WORKER_TOKEN", "w", "worker_token", "w"),
         ("BOT_TOKEN", "b", "bot_token", "b"),
