@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract import tasks as tasks_dialect
 from tests.contract.harness import Broker, Endpoint, caps, claim, submit
 
 if TYPE_CHECKING:
@@ -87,3 +88,27 @@ def new_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
 def cap() -> str:
     """A capability of this test's own, so that no other test's worker takes its jobs."""
     return f"cap-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def tasks(start_broker: Callable[..., Broker]) -> Broker:
+    """A broker with the settings of the tasks dialect."""
+    return start_broker(**tasks_dialect.SETTINGS)
+
+
+@pytest.fixture
+def submitter(tasks: Broker) -> httpx.Client:
+    """Who has the global key."""
+    return tasks_dialect.submitter(tasks)
+
+
+@pytest.fixture
+def name() -> str:
+    """An agent of this test's own."""
+    return tasks_dialect.unused()
+
+
+@pytest.fixture
+def agent(tasks: Broker, name: str) -> httpx.Client:
+    """That agent's client."""
+    return tasks_dialect.agent(tasks, name)
