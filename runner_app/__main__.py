@@ -13,7 +13,8 @@ from pathlib import Path
 
 from runner_app import __version__
 from runner_app.attempt import Services
-from runner_app.clients.jobs import BrokerError, Identity, JobsClient
+from runner_app.clients.client import BrokerError, Client
+from runner_app.clients.jobs import Identity, JobsClient
 from runner_app.execution import ExecutionError
 from runner_app.handlers.inline import InlineCommands
 from runner_app.journal import Journal
@@ -94,7 +95,7 @@ def _watcher() -> Iterator[Watcher]:
         watcher.close()
 
 
-def _client(settings: Settings) -> JobsClient:
+def _client(settings: Settings) -> Client:
     identity = Identity(settings.token, settings.worker_id, settings.capabilities, __version__)
     return JobsClient(settings.broker_url, identity)
 

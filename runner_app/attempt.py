@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runner_app import execution, records
 from runner_app.clients.backoff import Backoff
-from runner_app.clients.jobs import JobsClient, LeaseLostError, RefusedError, UnavailableError
+from runner_app.clients.client import Client, LeaseLostError, RefusedError, UnavailableError
 from runner_app.execution import ExecutionError, Executor, StartError
 from runner_app.handlers import exec as exec_command
 from runner_app.handlers.inline import InlineCommands
@@ -28,7 +28,7 @@ class Services:
     """What an attempt works with."""
 
     settings: Settings
-    client: JobsClient
+    client: Client
     watcher: Watcher
     inline: InlineCommands
     executors: dict[str, Executor]

@@ -9,7 +9,7 @@ from typing import Any
 from runner_app import __version__
 from runner_app.attempt import Attempt, Services
 from runner_app.clients.backoff import Backoff
-from runner_app.clients.jobs import BrokerError, UnavailableError
+from runner_app.clients.client import BrokerError, UnavailableError
 from runner_app.execution import LOOK_SECONDS, TERM_SECONDS, ExecutionError, deadman_seconds
 from runner_app.handlers.inline import EXEC
 from runner_app.job import Job
@@ -164,7 +164,7 @@ class Runner:
             verdict = await attempt.settle()
             self._journal.forget(claim)
             if verdict is Verdict.ABANDONED:
-                self._services.client.doubt.set()
+                self._services.client.let_go()
             if claim.backend != _INLINE:
                 await self._tidy()
         except (ExecutionError, OSError, ValueError) as error:

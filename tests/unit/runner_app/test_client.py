@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner_app.clients.backoff import Backoff
-from runner_app.clients.jobs import (
-    Identity,
-    JobsClient,
-    LeaseLostError,
-    RefusedError,
-    UnauthorizedError,
-    UnavailableError,
-)
+from runner_app.clients.client import LeaseLostError, RefusedError, UnauthorizedError, UnavailableError
+from runner_app.clients.jobs import Identity, JobsClient
 from runner_app.job import Job
 
 if TYPE_CHECKING:

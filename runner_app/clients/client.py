@@ -1,0 +1,92 @@
+"""What the runner asks of a client, whatever dialect it speaks, and what a client answers where it has no success."""
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from runner_app.job import Job
+
+
+class BrokerError(Exception):
+    """No success from the broker.
+
+    BrokerError
+    ├── UnavailableError    no answer, or one that says "later": try again
+    │   └── UnauthorizedError   the token is not accepted (now)
+    ├── LeaseLostError      the attempt is not ours any more
+    └── RefusedError        the call itself is wrong; again would not help
+    """
+
+
+class UnavailableError(BrokerError):
+    """Try again; ``retry_after`` is what the broker asked for, in seconds."""
+
+    def __init__(self, message: str, retry_after: float = 0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnauthorizedError(UnavailableError):
+    """The token was refused. An operator can mend that while the job goes on."""
+
+
+class LeaseLostError(BrokerError):
+    """The broker gave the job to someone else, finished it or forgot it."""
+
+
+class RefusedError(BrokerError):
+    """A call the broker will never take; ``status`` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Client(Protocol):
+    """A worker's side of one dialect. Each call raises ``BrokerError`` where it does not succeed.
+
+    ``doubt`` is set when the broker may think that we hold more than we do, and ``held`` would tell it.
+    """
+
+    doubt: asyncio.Event
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def next_job(self, wait: float) -> Job | None:
+        """Claim a job, waiting up to ``wait`` seconds (at most 25) for one.
+
+        Where this raises or is broken off, a job may have been claimed all the same: call ``held`` before the next.
+
+        Raises:
+            BrokerError: See there.
+            ValueError: The answer is not a job; the text names the key.
+        """
+
+    async def held(self, leases: Iterable[tuple[str, int]]) -> None:
+        """Say which leases (job id, epoch) we hold, where the dialect can: the broker takes back the rest.
+
+        No claim may be on its way meanwhile.
+        """
+
+    async def heartbeat(self, job: Job) -> None:
+        """Renew the lease. An answer that comes too late to be safe counts as none."""
+
+    async def result(self, job: Job, text: str) -> None:
+        """Report success."""
+
+    async def fail(self, job: Job, text: str) -> None:
+        """Report failure."""
+
+    async def release(self, job: Job, reason: str) -> None:
+        """Give the job back, to be delivered again."""
+
+    def let_go(self) -> None:
+        """Note that a job is let go without telling the broker."""
+
+    async def probe(self) -> None:
+        """Find out whether the broker answers and takes the token, without claiming anything."""
