@@ -8,7 +8,7 @@ from runner_app import execution, records
 from runner_app.clients.backoff import Backoff
 from runner_app.clients.client import Client, LeaseLostError, RefusedError, UnavailableError
 from runner_app.execution import ExecutionError, Executor, StartError
-from runner_app.handlers import exec as exec_command
+from runner_app.handlers import catalogue, output
 from runner_app.handlers.inline import InlineCommands
 from runner_app.job import JobFailedError
 from runner_app.journal import Claim
@@ -96,7 +96,7 @@ class Attempt:
         stage = await executor.stage(self._claim)
         if stage is Stage.FRESH:
             self._require_walls()
-            command = exec_command.parse(self._claim.job.payload, self._services.settings)
+            command = catalogue.command(self._claim.job, self._services.settings)
             if self._adopted and not await self._still_ours():
                 return Report(Verdict.ABANDONED, "its lease was lost before it started")
             await executor.start(self._claim, command)
@@ -170,7 +170,7 @@ class Attempt:
     async def _output_exceeded(self) -> None:
         while True:
             await asyncio.sleep(_OUTPUT_LOOK_SECONDS)
-            if exec_command.output_bytes(self._claim.directory) > OUTPUT_BYTES:
+            if output.output_bytes(self._claim.directory) > OUTPUT_BYTES:
                 return
 
     async def _runner_ends(self) -> None:
@@ -200,11 +200,12 @@ class Attempt:
         verdict = judge(ending, stop=stop)
         if verdict is Verdict.DONE:
             try:
-                return Report(verdict, exec_command.result(self._claim.directory, duration_ms=duration_ms))
+                text = catalogue.result(self._claim.job, self._claim.directory, duration_ms=duration_ms)
+                return Report(verdict, text)
             except OSError as error:
                 return Report(Verdict.FAILED, f"it ended well, but its output cannot be read: {error.strerror}")
         reason = describe(ending, stop=stop, duration_ms=duration_ms)
-        return Report(verdict, exec_command.error(self._claim.directory, reason))
+        return Report(verdict, output.error(self._claim.directory, reason))
 
     async def _deliver(self, report: Report) -> None:
         """Report until the broker has answered for this epoch."""

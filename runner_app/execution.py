@@ -5,9 +5,11 @@ next runner finds it there.
 """
 
 import asyncio
+import hashlib
 import logging
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from runner_app import records
@@ -17,6 +19,7 @@ from runner_app.outcome import Ending, Stage
 from runner_app.supervisor import SCRIPT
 from runner_app.watch import Watcher
 
+PACKAGES = Path(__file__).resolve().parent.parent  # what programs of ours that run apart import from
 TERM_SECONDS = 10  # between SIGTERM and SIGKILL
 LOOK_SECONDS = 30  # how often a job is looked up although no record woke us
 _FIRST_LOOK_SECONDS = 0.25  # a start that fails may leave no record, and shows soon
@@ -100,7 +103,18 @@ def becoming(command: Command) -> str:
 
     The directory is entered inside the job, so that one that vanished fails the job and not its records.
     """
-    return f"cd -- {shlex.quote(command.cwd)} && exec {shlex.join(command.argv)} </dev/null\n"
+    return f"cd -- {shlex.quote(command.cwd)} && exec {shlex.join(command.argv)} {stdin(command)}\n"
+
+
+def stdin(command: Command) -> str:
+    """Return the redirection that gives a command what it can read, through a pipe: no file of it can be changed.
+
+    Its last line stands alone, and the text cannot have it, since that would have to hold its own digest.
+    """
+    if command.stdin is None:
+        return "</dev/null"
+    end = f"END-{hashlib.sha256(command.stdin.encode()).hexdigest()}"
+    return f"<<'{end}'\n{command.stdin}\n{end}"
 
 
 def environment(command_home: str, claim: Claim) -> dict[str, str]:

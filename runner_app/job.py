@@ -66,8 +66,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run for a job; ``cwd`` is absolute and lies in the workspace."""
+    """A program to run for a job; ``cwd`` is absolute and lies in the workspace, ``stdin`` is what it can read."""
 
     argv: tuple[str, ...]
     cwd: str
     timeout_ms: int
+    stdin: str | None = None

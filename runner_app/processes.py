@@ -11,10 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from runner_app import records, supervisor
 from runner_app.execution import (
+    PACKAGES,
     TERM_SECONDS,
     ExecutionError,
     StartError,
@@ -29,7 +29,6 @@ from runner_app.journal import Claim
 from runner_app.outcome import Stage, stage
 from runner_app.settings import Settings
 
-_PACKAGES = Path(__file__).resolve().parent.parent
 _START_SECONDS = 20
 
 
@@ -101,7 +100,7 @@ class ProcessGroups:
         # Its own session: a signal to the runner's terminal or group must not reach the jobs.
         return subprocess.Popen(
             [sys.executable, "-S", "-s", "-m", "runner_app.supervisor", str(claim.directory)],
-            env={"PATH": path, "PYTHONPATH": str(_PACKAGES)},
+            env={"PATH": path, "PYTHONPATH": str(PACKAGES)},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",

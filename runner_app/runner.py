@@ -11,7 +11,7 @@ from runner_app.attempt import Attempt, Services
 from runner_app.clients.backoff import Backoff
 from runner_app.clients.client import BrokerError, UnavailableError
 from runner_app.execution import LOOK_SECONDS, TERM_SECONDS, ExecutionError, deadman_seconds
-from runner_app.handlers.inline import EXEC
+from runner_app.handlers.catalogue import COMMANDS
 from runner_app.job import Job
 from runner_app.journal import Claim, Journal
 from runner_app.notify import notify
@@ -133,7 +133,7 @@ class Runner:
 
     async def _take(self, job: Job, asked: float) -> None:
         """See to a job that was claimed by a call of that time."""
-        backend = self._settings.backend if job.command == EXEC else _INLINE
+        backend = self._settings.backend if job.command in COMMANDS else _INLINE
         try:
             claim = self._journal.record(job, backend)
         except FileExistsError:

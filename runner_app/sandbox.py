@@ -11,7 +11,7 @@ import sys
 
 from runner_app import records
 from runner_app.execution import TERM_SECONDS, deadman_seconds, environment
-from runner_app.handlers.exec import STDERR, STDOUT
+from runner_app.handlers.output import STDERR, STDOUT
 from runner_app.job import Command
 from runner_app.journal import Claim
 from runner_app.outcome import STOP_LEASE

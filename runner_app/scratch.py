@@ -13,7 +13,7 @@ from errno import ENOSPC
 from pathlib import Path
 
 from runner_app.execution import StartError
-from runner_app.handlers.exec import STDERR, STDOUT
+from runner_app.handlers.output import STDERR, STDOUT
 from runner_app.journal import Claim
 from runner_app.settings import Settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner_app import execution, walls
 from runner_app.execution import ExecutionError, StartError
-from runner_app.handlers.exec import error
+from runner_app.handlers.output import error
 from runner_app.job import Command, Job
 from runner_app.journal import Claim
 from runner_app.outcome import SUCCESS, describe

@@ -14,6 +14,7 @@ import os
 import shlex
 from pathlib import Path
 
+from runner_app.execution import stdin
 from runner_app.job import Command
 from runner_app.settings import Settings
 
@@ -34,7 +35,8 @@ _SHORTHANDS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # wait returns early when the trap is taken; the process is there then, and gone when its end was collected.
 _SCRIPT = """\
 trap stopped=1 TERM
-(trap '' TERM; exec {enclosed} </dev/null) &
+(trap '' TERM; exec {enclosed} {stdin}
+) &
 while wait $!; code=$?; [ $code -gt 128 ] && kill -0 $! 2>/dev/null; do :; done
 [ -z "$stopped" ] || {{ trap - TERM; kill -TERM $$; }}
 exit $code
@@ -43,7 +45,7 @@ exit $code
 
 def script(command: Command, settings: Settings, tmp: Path | None) -> str:
     """Return what a shell reads to run a command behind walls, with ``tmp`` as its /tmp, or else one in memory."""
-    return _SCRIPT.format(enclosed=shlex.join(_enclosed(command, settings, tmp)))
+    return _SCRIPT.format(enclosed=shlex.join(_enclosed(command, settings, tmp)), stdin=stdin(command))
 
 
 def _enclosed(command: Command, settings: Settings, tmp: Path | None) -> list[str]:

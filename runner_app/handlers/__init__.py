@@ -1,1 +1,1 @@
-"""What a runner can do: commands answered in the runner itself, and ``exec``, which runs as a job of its own."""
+"""What a runner can do: commands answered in the runner itself, and tasks, which run as jobs of their own."""

@@ -5,14 +5,13 @@ import platform
 from typing import TYPE_CHECKING
 
 from runner_app import __version__
+from runner_app.handlers.catalogue import COMMANDS
 from runner_app.handlers.plans import Plans
 from runner_app.job import Job, JobFailedError
 from runner_app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-EXEC = "exec"
 
 
 class InlineCommands:
@@ -42,7 +41,7 @@ class InlineCommands:
 
     def known(self) -> list[str]:
         """Return every command this runner can do, in order."""
-        return sorted([*self._commands, EXEC])
+        return sorted([*self._commands, *COMMANDS])
 
     def _capabilities(self, _: Job) -> str:
         facts = {

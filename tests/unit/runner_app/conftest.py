@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECONDS = 30.0
+_IDENTITY = {f"GIT_{who}_{what}": "somebody@example" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+GIT = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TEMPLATE_DIR": "", **_IDENTITY}
 
 
 def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
@@ -177,6 +180,31 @@ def runner(broker: Broker, tmp_path: Path) -> Iterator[Runner]:
     runner = Runner(broker.url, tmp_path)
     yield runner
     runner.end(signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class GitDaemon:
+    """Whoever may connect may clone what is below ``root``, and push to it."""
+
+    root: Path
+    url: str
+
+
+@pytest.fixture(scope="module")
+def git_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitDaemon]:
+    root = tmp_path_factory.mktemp("served")
+    subprocess.run(["git", "init", "-q", "--bare", root / "ready"], env=GIT, check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--export-all", "--enable=receive-pack", "--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"]
+    daemon = subprocess.Popen(["git", "daemon", *options], env=GIT, stderr=subprocess.DEVNULL)
+    url = f"git://127.0.0.1:{port}"
+    ask = ["git", "ls-remote", f"{url}/ready"]
+    until(lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0)
+    yield GitDaemon(root, url)
+    daemon.terminate()
+    daemon.wait()
 
 
 @pytest.fixture

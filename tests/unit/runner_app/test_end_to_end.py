@@ -7,18 +7,19 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from runner_app import __version__, supervisor
-from tests.unit.runner_app.conftest import until
+from tests.unit.runner_app.conftest import GIT, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.unit.runner_app.conftest import Broker, Runner
+    from tests.unit.runner_app.conftest import Broker, GitDaemon, Runner
 
 _READY = "jobs run by"  # what a runner logs when it has begun to work
 
@@ -47,6 +48,56 @@ def test_exec(broker: Broker, runner: Runner) -> None:
     assert job["error"].startswith("timed out after")
     job = broker.finished(broker.submit("exec", {"command": "pwd", "cwd": "/etc"}))
     assert "leads out of the workspace" in job["error"]
+
+
+def test_tasks(broker: Broker, runner: Runner, git_daemon: GitDaemon) -> None:
+    """A repository is cloned, changed, built, tested and pushed, each step as a task."""
+    served = git_daemon.root / "project"
+    line = "git init -q -b main . && git commit -q --allow-empty -m first && git clone -q --bare . $0"
+    (runner.workspace / "source").mkdir(parents=True)
+    subprocess.run(["/bin/sh", "-c", line, served], cwd=runner.workspace / "source", env=GIT, check=True)
+    runner.start("run")
+
+    def done(task: str, **fields: object) -> dict[str, Any]:
+        job = broker.finished(broker.submit(task, fields))
+        assert job["status"] == "done", job["error"]
+        return dict(json.loads(job["result"]))
+
+    first = done("git:clone", repo=f"{git_daemon.url}/project", destination="project", branch="main")["commit"]
+    source = "import sys; print(sys.argv)"
+    assert done("file:write", filePath="project/main.py", content=source)["size"] == len(source)
+    assert done("file:read", filePath=str(runner.workspace / "project/main.py"))["content"] == source
+    built = done("build", command="python3 -m compileall -q . && ls", cwd="project")
+    assert (built["exit_code"], built["stdout"].split()) == (0, ["__pycache__", "main.py"])
+    assert done("test", argv=["python3", "main.py", "a"], cwd="project")["stdout"] == "['main.py', 'a']\n"
+    script = "require('fs').appendFileSync('main.py', '\\n'); console.log(process.argv[2])"
+    assert done("script", script=script, args=["said"], cwd="project")["stdout"] == "said\n"
+    commit = "git -c user.name=n -c user.email=e commit -qm second main.py"
+    done("exec", command=f"git add main.py && {commit}", cwd="project")
+    pushed = done("git:push", repoPath="project", remote="origin", branch="main")["commit"]
+    head = subprocess.run(["git", "rev-parse", "main"], cwd=served, env=GIT, check=True, capture_output=True, text=True)
+    assert pushed == head.stdout.strip() != first
+    assert done("git:pull", repoPath="project")["commit"] == pushed
+
+
+def test_tasks_that_fail(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+
+    def error(task: str, payload: object) -> str:
+        job = broker.finished(broker.submit(task, payload))
+        assert job["status"] == "failed"
+        return str(job["error"])
+
+    assert error("file:read", {"filePath": "absent"}) == (
+        "exit code 1: file:read: filePath 'absent': No such file or directory"
+    )
+    assert error("file:write", {"filePath": "../a", "content": ""}).startswith(
+        "exit code 1: file:write: filePath '../a'"
+    )
+    assert error("git:clone", {"repo": "x"}) == "git:clone: destination must be a string that is not empty, without NUL"
+    assert error("test", {"command": "echo broken >&2; exit 2"}) == "exit code 2: broken"
+    assert error("script", {"script": "while (true);", "timeout": 1000}).startswith("timed out after")
+    assert error("exec", {"command": "id", "sudo": True}).startswith("exec: sudo is not allowed to this agent")
 
 
 def test_jobs_run_side_by_side_up_to_the_limit(broker: Broker, runner: Runner) -> None:
