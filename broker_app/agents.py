@@ -292,7 +292,7 @@ def _upsert(connection: sqlite3.Connection, agents: list[Agent]) -> None:
                 json.dumps(agent.capabilities),
                 agent.type,
                 json.dumps(agent.metadata),
-                agent.health and json.dumps(agent.health),
+                None if agent.health is None else json.dumps(agent.health),
                 agent.health_at,
                 agent.cordoned,
             )

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from broker_app.agents import NAME_PATTERN, Role
-from broker_app.dialects.fields import matching, number
-from broker_app.dialects.hub import HUB, bearer
+from broker_app.dialects.fields import bearer, matching, number
+from broker_app.dialects.hub import HUB
 from broker_app.dialects.jobs import identity
 from broker_app.errors import DatabaseError, MalformedError, UnauthorisedError, WrongIdentityError
 from broker_app.hub import BAD_TOKEN, OTHER_NAME, Line

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_NESTING = 32
+_BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 _TEXTS = {
     "missing": "Field required",
     "string_type": "Input should be a valid string",
@@ -161,6 +162,12 @@ def seconds(name: str, text: str | None, most: int) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or float(text) > most:
         raise MalformedError(f"{name} must be a number of seconds from 0 to {most}")
     return float(text)
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The token of an Authorization header, nothing where there is none."""
+    found = _BEARER.fullmatch(headers.get("authorization", "").strip())
+    return found[1] if found else ""
 
 
 def _wrong(status: int, kind: str, field: str, given: object) -> MalformedError:

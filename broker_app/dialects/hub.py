@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker_app.agents import NAME_PATTERN, Role
 from broker_app.dialects import Answer, Call, Dialect, Identity, jobs_answers
-from broker_app.dialects.fields import Fields, matching, read_object, utf8_size
+from broker_app.dialects.fields import Fields, bearer, matching, read_object, utf8_size
 from broker_app.dialects.jobs import MAX_PAYLOAD_BYTES, capability_names
 from broker_app.dialects.objects import kept
 from broker_app.errors import MalformedError
@@ -35,12 +35,6 @@ _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
-def bearer(headers: Mapping[str, str]) -> str | None:
-    """The token of an Authorization header."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
 def credentials(headers: Mapping[str, str]) -> dict[Role, str]:
     """The operator's token, from Authorization or X-Bot-Token; what it may do is the token's role."""
     token = bearer(headers) or headers.get("x-bot-token")
@@ -58,7 +52,8 @@ def parse_register(arrived: Arrived, settings: Settings) -> Register:
     name = matching("agentId", fields.text("agentId"), NAME_PATTERN) or ""
     if name == HUB:
         raise MalformedError("agentId: the name is the hub's own")
-    metadata = fields.raw("metadata") or {}
+    metadata = fields.raw("metadata")
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict):
         raise MalformedError("metadata must be an object")
     if len(json.dumps(metadata)) > MAX_METADATA_BYTES:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker_app.agents import NAME_PATTERN, Role
 from broker_app.dialects import Call, Dialect, Identity, jobs_answers
-from broker_app.dialects.fields import Fields, matching, number, read_object, seconds, utf8_size
+from broker_app.dialects.fields import Fields, bearer, matching, number, read_object, seconds, utf8_size
 from broker_app.errors import MalformedError
 from broker_app.queue.commands import Browse, Claim, Fail, Finish, Hold, ListAgents, Look, Release, Renew, Submit
 from broker_app.queue.job import Route, Status
@@ -41,7 +41,10 @@ _TOKEN_HEADERS = {Role.BOT: "x-bot-token", Role.WORKER: "x-worker-token"}
 
 def credentials(headers: Mapping[str, str]) -> dict[Role, str]:
     """The tokens in a request's headers."""
-    return {role: headers[name] for role, name in _TOKEN_HEADERS.items() if name in headers}
+    tokens = {role: headers[name] for role, name in _TOKEN_HEADERS.items() if name in headers}
+    if Role.BOT not in tokens and (token := bearer(headers)):
+        tokens[Role.BOT] = token
+    return tokens
 
 
 def identity(headers: Mapping[str, str], _query: Mapping[str, str]) -> Identity:

@@ -85,7 +85,7 @@ def agent_object(agent: Agent, online: bool, running: list[str]) -> dict[str, An
         "running": running,
         "type": agent.type,
         "metadata": agent.metadata,
-        "health": agent.health and {**agent.health, "at": _whole(agent.health_at)},
+        "health": None if agent.health is None else {**agent.health, "at": _whole(agent.health_at)},
         "cordoned": agent.cordoned,
     }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker_app.agents import NAME_PATTERN, Role
 from broker_app.dialects import Call, Dialect, Identity, jobs, tasks_answers
-from broker_app.dialects.fields import Fields, read_object, utf8_size
+from broker_app.dialects.fields import Fields, bearer, read_object, utf8_size
 from broker_app.dialects.objects import kept
 from broker_app.errors import MalformedError
 from broker_app.queue.commands import Browse, Claim, Fail, Finish, Look, Renew, Requeue, Submit, Survey
@@ -30,21 +30,20 @@ TYPE_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9:_-]{0,63}")
 _DEFAULT_ATTEMPTS = 5
 _MAX_ATTEMPTS = 100
 _MAX_PAGE = 200
-_BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 # No lease has this number, so a token that is none of ours is like a stale one.
 _NO_EPOCH = -1
 
 
 def credentials(headers: Mapping[str, str]) -> dict[Role, str]:
     """The token that lets a request in: the bearer or, of submitters, `X-API-Key` in its place."""
-    bearer = _bearer(headers)
-    token = bearer or headers.get("x-api-key", "").strip()
-    return {Role.ADMIN: token, Role.BOT: token, Role.WORKER: bearer}
+    key = bearer(headers)
+    token = key or headers.get("x-api-key", "").strip()
+    return {Role.ADMIN: token, Role.BOT: token, Role.WORKER: key}
 
 
 def agent_key(headers: Mapping[str, str]) -> str:
     """The key that an agent speaks with."""
-    return headers.get("x-api-key", "").strip() or _bearer(headers)
+    return headers.get("x-api-key", "").strip() or bearer(headers)
 
 
 def identity(headers: Mapping[str, str], query: Mapping[str, str]) -> Identity:
@@ -132,11 +131,6 @@ def parse_complete(arrived: Arrived, settings: Settings) -> Finish | Fail:
     if fields.truth("success"):
         return Finish(arrived.path["id"], epoch, _bounded("result", result, settings.max_result_bytes))
     return Fail(arrived.path["id"], epoch, _bounded("error", error, settings.max_result_bytes))
-
-
-def _bearer(headers: Mapping[str, str]) -> str:
-    found = _BEARER.fullmatch(headers.get("authorization", "").strip())
-    return found[1] if found else ""
 
 
 def _fields(arrived: Arrived) -> Fields:
