@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.contract.reference import reading
+from tests.contract.reference import reading, tasks
 from tests.contract.reference.http import RefusedError, Request, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tests.contract.reference.store import Store
 
@@ -31,6 +31,8 @@ KEYS = (
 )  # fmt: skip
 TIMES = ("created_at", "started_at", "finished_at", "lease_until")
 QUEUED = {"status": "queued", "worker_id": None, "started_at": None, "lease_until": None}
+# What only the hub dialect knows of an agent.
+UNTOLD: Job = {"type": None, "metadata": {}, "health": None, "cordoned": False}
 MAX_BODY = 524288
 MAX_TEXT = 262144
 
@@ -62,16 +64,18 @@ class Broker:
             return {"ok": True, "ts_bound": True}
         if request.method == "GET" and request.path == "/openapi.json":
             return DOCUMENT
-        call, job_id = self.route(request)
+        if request.path.startswith("/api/"):
+            return await tasks.handle(self, request)
+        call, job_id = self.route(request, CALLS)
         role, owner = self.admit(request, call)
         caller = self.identify(request, owner) if role == "worker" else Caller(owner)
         body = await request.body(MAX_BODY)
         return await CALLS[call](self, request, caller, body, *job_id)
 
-    def route(self, request: Request) -> tuple[str, tuple[str, ...]]:
+    def route(self, request: Request, calls: Iterable[str]) -> tuple[str, tuple[str, ...]]:
         """The call that a request is, and the job's id if its path has one."""
         allowed = []
-        for call in CALLS:
+        for call in calls:
             method, _, path = call.partition(" ")
             match = re.fullmatch(path.replace("{id}", "([^/]+)"), request.path, re.DOTALL)
             if match and method == request.method:
@@ -85,7 +89,7 @@ class Broker:
         roles = ROLES[call]
         for role in roles:
             token = request.headers.get(f"x-{role}-token", "")
-            if token and token == os.environ.get(f"{role.upper()}_TOKEN"):
+            if reading.shared(role, token):
                 return role, None
             for good in GOOD_FOR[role]:
                 if token and (owner := self.store.owner(good, token)):
@@ -124,6 +128,7 @@ class Broker:
             "id": str(uuid.uuid4()), "created_at": time.time(), "status": "queued", "command": command,
             "payload": payload, "requires": requires, "agent": agent, "attempts": 0, "max_deliveries": deliveries,
             "lease_epoch": 0, "lease_seconds": self.lease_seconds, "needs": needs,
+            "dialect": "jobs", "retry_seconds": 0, "not_before": None, "heartbeat_at": None,
         }  # fmt: skip
         self.store.write(job)
         return {"id": job["id"], "status": "queued"}
@@ -165,7 +170,7 @@ class Broker:
         for name, agent in agents.items():
             status = "online" if time.time() - (agent["last_seen"] or 0) < 50 else "offline"
             running = [job["id"] for job in self.running() if job["worker_id"] == name]
-            agents[name] = {"id": name, "status": status, **agent, "running": running}
+            agents[name] = {"id": name, "status": status, **UNTOLD, **agent, "running": running}
         return {"agents": [agent for _, agent in sorted(agents.items())]}
 
     async def look(self, request: Request, _caller: Caller, _body: bytes, job_id: str) -> Any:
@@ -193,11 +198,12 @@ class Broker:
                 await self.store.changed.wait()
         return time.monotonic() < deadline and not self.stopping and not request.gone
 
-    def next(self, caller: Caller) -> Any:
+    def next(self, caller: Caller, lease_seconds: int | None = None) -> Any:
         """Lease the oldest job that the caller may run."""
         for job in self.store.jobs.values():
             if (
                 job["status"] == "queued"
+                and not job["not_before"]
                 and job["agent"] in (None, caller.name)
                 and caller.caps.issuperset(job["needs"])
             ):
@@ -206,7 +212,9 @@ class Broker:
                     status="running",
                     worker_id=caller.name,
                     started_at=time.time(),
-                    lease_until=time.time() + job["lease_seconds"],
+                    lease_until=time.time() + (lease_seconds or job["lease_seconds"]),
+                    heartbeat_at=time.time(),
+                    error=None,
                     lease_epoch=job["lease_epoch"] + 1,
                     attempts=job["attempts"] + 1,
                 )
@@ -297,6 +305,8 @@ class Broker:
         if status == "running" and caller.name not in (None, job["worker_id"]):
             require(epoch is None, 409, f"{call} of a job that another worker holds")
             return {"ok": True, "status": status, "note": f"held by another worker; {call} ignored"}
+        if status == "running" and ended["status"] == "failed" and job["retry_seconds"]:
+            return {"ok": True, "status": tasks.retry(self, job, ended["error"])}
         self.store.write(job, **ended, finished_at=time.time(), lease_until=None)
         return {"ok": True, "status": ended["status"]}
 
@@ -316,6 +326,9 @@ class Broker:
             for job in self.running():
                 if job["lease_until"] < time.time():
                     self.take_back(job)
+            for job in [*self.store.jobs.values()]:
+                if job["not_before"] and job["not_before"] < time.time():
+                    self.store.write(job, not_before=None)
 
 
 def shown(job: Job) -> Job:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tests.contract.reference.faults_of_the_calls import CALLS
 from tests.contract.reference.faults_of_the_queue import QUEUE
+from tests.contract.reference.faults_of_the_tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,4 @@ def _leases() -> dict[str, Fault]:
     return faults
 
 
-FAULTS = {rule: Fault(*fault) for rule, fault in (QUEUE | CALLS).items()} | _leases() | _tokens()
+FAULTS = {rule: Fault(*fault) for rule, fault in (QUEUE | CALLS | TASKS).items()} | _leases() | _tokens()

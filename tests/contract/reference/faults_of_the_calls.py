@@ -230,9 +230,9 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
         '"GET /jobs/{id}": ["bot", "worker"]', '"GET /jobs/{id}": ["bot"]',
     ),
     "a token counts whole": (
-        "broker", "seed_readme::the_token_comes_first",
-        'if token and token == os.environ.get(f"{role.upper()}_TOKEN"):',
-        'if token and token[:-1] in os.environ.get(f"{role.upper()}_TOKEN", ""):',
+        "reading", "seed_readme::the_token_comes_first",
+        "token in [os.environ.get(name) for name in names]",
+        'any(token[:-1] in os.environ.get(name, "") for name in names)',
     ),
     "401 names the token": (
         "broker", "seed_readme::the_token_comes_first",
@@ -252,8 +252,8 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
         "        role, owner = self.admit(request, call)\n",
     ),
     "no tokens, no entry": (
-        "broker", "tokens::no_tokens_no_entry",
-        "if token and token == os.environ.get", "if token == os.environ.get",
+        "reading", "tokens::no_tokens_no_entry",
+        'return token != "" and token in', "return token in",
     ),
     "a minted token is bound to its name": (
         "broker", "tokens::a_minted_token_works_at_once_under_its_own_name_only",

@@ -137,7 +137,7 @@ QUEUE: dict[str, tuple[str, str, str, str]] = {
     ),
     "a lease has its length": (
         "broker", "seed_readme::a_claim_starts_a_lease_of_sixty_seconds",
-        'lease_until=time.time() + job["lease_seconds"],', 'lease_until=time.time() + job["lease_seconds"] * 2,',
+        '(lease_seconds or job["lease_seconds"]),', '(lease_seconds or job["lease_seconds"] * 2),',
     ),
     "each delivery has a new epoch": (
         "broker", "native_calls::a_released_job_is_the_next_and_its_delivery_is_not_charged",
@@ -153,8 +153,8 @@ QUEUE: dict[str, tuple[str, str, str, str]] = {
     ),
     "HEAD claims nothing": (
         "broker", "seed_readme::a_head_request_claims_nothing",
-        "call, job_id = self.route(request)",
-        'request.method = request.method.replace("HEAD", "GET")\n        call, job_id = self.route(request)',
+        "call, job_id = self.route(request, CALLS)",
+        'request.method = request.method.replace("HEAD", "GET")\n        call, job_id = self.route(request, CALLS)',
     ),
     # Waiting
     "a wait ends early for a job": (

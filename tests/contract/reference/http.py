@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
@@ -46,6 +46,7 @@ class Request:
     headers: dict[str, str]
     reader: asyncio.StreamReader
     unread: bool
+    answer_headers: dict[str, str] = field(default_factory=dict)
 
     async def body(self, most: int) -> bytes:
         """Read the body, up to a size."""
@@ -100,7 +101,7 @@ class Server:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         request = _parse(await reader.readuntil(b"\r\n\r\n"), reader)
         try:
-            _answer(writer, 200, await self._handler(request), {})
+            _answer(writer, 200, await self._handler(request), request.answer_headers)
         except RefusedError as refusal:
             closing = _CLOSE if request.unread else {}
             _answer(writer, refusal.status, {"detail": refusal.detail}, refusal.headers | closing)

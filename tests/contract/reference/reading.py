@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +16,12 @@ COMMAND = re.compile(r"[a-z][a-z0-9:_-]{0,63}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 VERSION = re.compile(r"[!-~]{1,64}")
 _CAPABILITY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/+@=-]{0,63}")
+
+
+def shared(role: str, token: str) -> bool:
+    """Whether it is a token that all of that role share."""
+    names = {"bot": ("BOT_TOKEN", "API_KEY"), "worker": ("WORKER_TOKEN",)}.get(role, ())
+    return token != "" and token in [os.environ.get(name) for name in names]
 
 
 def invalid(status: int, kind: str, name: str = "", given: object = None) -> NoReturn:

@@ -21,6 +21,12 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS agents (id TEXT UNIQUE, agent TEXT)",
     "CREATE TABLE IF NOT EXISTS tokens (name TEXT, role TEXT, digest TEXT)",
 )
+# Of each agent's key, whose it is.
+_KEYS = {
+    key: name
+    for name, _, key in (pair.partition("=") for pair in os.environ.get("AGENT_API_KEYS", "").split(","))
+    if key
+}
 
 
 class Store:
@@ -77,7 +83,11 @@ class Store:
         """Whose token it is."""
         query = "SELECT name FROM tokens WHERE role = ? AND digest = ?"
         row = self._db.execute(query, (role, _digest(token))).fetchone()
-        return row and str(row[0])
+        return str(row[0]) if row else _KEYS.get(token) if role == "worker" else None
+
+    def known(self, name: str) -> bool:
+        """Whether there is an agent of that name."""
+        return name in self.minted() or name in _KEYS.values()
 
     def minted(self) -> list[str]:
         """The names of workers that have a token."""
