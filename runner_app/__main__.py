@@ -15,13 +15,14 @@ from runner_app import __version__
 from runner_app.attempt import Services
 from runner_app.clients.client import BrokerError, Client
 from runner_app.clients.jobs import Identity, JobsClient
+from runner_app.clients.tasks import Agent, TasksClient
 from runner_app.execution import ExecutionError
 from runner_app.handlers.inline import InlineCommands
 from runner_app.journal import Journal
 from runner_app.processes import ProcessGroups
 from runner_app.runner import Runner
 from runner_app.selftest import Selftest
-from runner_app.settings import PROCESS, SYSTEMD, Settings, SettingsError, from_environment
+from runner_app.settings import PROCESS, SYSTEMD, TASKS, Settings, SettingsError, from_environment
 from runner_app.systemd import SystemdUnits
 from runner_app.watch import Watcher
 
@@ -96,6 +97,9 @@ def _watcher() -> Iterator[Watcher]:
 
 
 def _client(settings: Settings) -> Client:
+    if settings.dialect == TASKS:
+        agent = Agent(settings.worker_id, settings.token, settings.global_key, settings.capabilities, __version__)
+        return TasksClient(settings.broker_url, agent, settings.lease_seconds)
     identity = Identity(settings.token, settings.worker_id, settings.capabilities, __version__)
     return JobsClient(settings.broker_url, identity)
 

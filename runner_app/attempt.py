@@ -149,7 +149,8 @@ class Attempt:
         clock = asyncio.get_running_loop().time
         deadline = clock() + execution.giving_up_seconds(lease)
         backoff = Backoff(first=lease / 60, most=lease / 10)
-        pause = 0 if self._adopted else lease / 3
+        beat = min(lease / 3, self._services.settings.heartbeat_seconds)
+        pause = 0 if self._adopted else beat
         while clock() < deadline:
             await asyncio.sleep(pause)
             asked = clock()
@@ -165,7 +166,7 @@ class Attempt:
                 pause = backoff.next()
                 continue
             backoff.reset()
-            pause = lease / 3
+            pause = beat
 
     async def _output_exceeded(self) -> None:
         while True:

@@ -9,6 +9,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 SYSTEMD, PROCESS = "systemd", "process"
+JOBS, TASKS, HUB = "jobs", "tasks", "hub"
+# What the seed of the tasks dialect calls our variables. Where both are set, ours holds.
+ALIASES = {
+    "BROKER_URL": "AIDSEC_API_BASE_URL",
+    "WORKER_ID": "AIDSEC_AGENT_ID",
+    "WORKER_TOKEN": "AIDSEC_AGENT_API_KEY",
+    "RUNNER_GLOBAL_KEY": "AIDSEC_GLOBAL_API_KEY",
+    "RUNNER_LEASE_SEC": "AIDSEC_LEASE_SECONDS",
+    "RUNNER_HEARTBEAT_SEC": "AIDSEC_HEARTBEAT_INTERVAL_SECONDS",
+    "POLL_INTERVAL_SEC": "AIDSEC_POLL_INTERVAL_SECONDS",
+}
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 _UNIT_PATH = re.compile(r"[A-Za-z0-9/._@+-]+")
@@ -33,13 +44,17 @@ class Limits:
 class Settings:
     """What the runner was told. Times are seconds unless a name says otherwise."""
 
+    dialect: str
     broker_url: str
     token: str = field(repr=False)
+    global_key: str = field(repr=False)  # of the tasks dialect, and perhaps empty
     worker_id: str
     capabilities: tuple[str, ...]
     state_dir: Path
     workspace: Path
     poll_interval: float
+    lease_seconds: int  # in the tasks dialect the runner says it, in the others the broker
+    heartbeat_seconds: float  # a lease is renewed at least so often, and three times while it lives
     max_jobs: int
     max_timeout_ms: int
     backend: str
@@ -73,20 +88,45 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: A variable is missing or cannot be used.
     """
+    dialect = environment.get("RUNNER_DIALECT") or JOBS
+    if dialect not in {JOBS, TASKS, HUB}:
+        message = f"RUNNER_DIALECT is {dialect!r}: use jobs, tasks or hub"
+        raise SettingsError(message)
+    if dialect != TASKS:
+        return _read(environment, dialect)
+    aliases = {ours: alias for ours, alias in ALIASES.items() if environment.get(alias) and not environment.get(ours)}
+    given = {**environment, **{ours: environment[alias] for ours, alias in aliases.items()}}
+    if "BROKER_URL" in aliases:
+        given["BROKER_URL"] = _without_api(given["BROKER_URL"])
+    try:
+        return _read(given, dialect)
+    except SettingsError as error:
+        text = str(error)
+        for ours, alias in aliases.items():
+            text = text.replace(ours, alias)
+        raise SettingsError(text) from error
+
+
+def _read(environment: Mapping[str, str], dialect: str) -> Settings:
     state_dir = _directory(environment, "RUNNER_STATE_DIR", "/var/lib/openclaw-runner/state")
     workspace = _directory(environment, "RUNNER_WORKSPACE", str(state_dir / "workspace"))
     backend = _backend(environment)
     _keep_apart(workspace, state_dir)
     if backend == SYSTEMD:
         _fit_for_units(RUNNER_STATE_DIR=state_dir, RUNNER_WORKSPACE=workspace)
+    lease_seconds, heartbeat_seconds = _renewal(environment) if dialect == TASKS else (0, math.inf)
     return Settings(
+        dialect=dialect,
         broker_url=_url(environment),
         token=_token(environment),
+        global_key=_header("RUNNER_GLOBAL_KEY", environment.get("RUNNER_GLOBAL_KEY", "").strip()),
         worker_id=_word("WORKER_ID", environment.get("WORKER_ID") or socket.gethostname()),
         capabilities=_capabilities(environment.get("WORKER_CAPS", "")),
         state_dir=state_dir,
         workspace=workspace,
         poll_interval=_number(environment, "POLL_INTERVAL_SEC", 10, low=0.05, high=3600),
+        lease_seconds=lease_seconds,
+        heartbeat_seconds=heartbeat_seconds,
         max_jobs=int(_number(environment, "RUNNER_MAX_JOBS", 4, low=1, high=64)),
         max_timeout_ms=int(_number(environment, "RUNNER_MAX_TIMEOUT_SEC", 6 * 3600, low=1, high=7 * 86400) * 1000),
         backend=backend,
@@ -107,6 +147,25 @@ def _url(environment: Mapping[str, str]) -> str:
     return url.rstrip("/")
 
 
+def _without_api(url: str) -> str:
+    """Return a broker's address from that of its tasks dialect."""
+    base = url.rstrip("/")
+    if not base.endswith("/api"):
+        message = f"AIDSEC_API_BASE_URL is {url!r}: give it as http://HOST:PORT/api"
+        raise SettingsError(message)
+    return base.removesuffix("/api")
+
+
+def _renewal(environment: Mapping[str, str]) -> tuple[int, float]:
+    """Return how long a lease is asked for, and how often it is renewed."""
+    lease = int(_number(environment, "RUNNER_LEASE_SEC", 300, low=30, high=3600))
+    heartbeat = _number(environment, "RUNNER_HEARTBEAT_SEC", 60, low=1, high=3600)
+    if heartbeat >= lease:
+        message = f"RUNNER_HEARTBEAT_SEC is {heartbeat:g}: give less than the lease, RUNNER_LEASE_SEC ({lease})"
+        raise SettingsError(message)
+    return lease, heartbeat
+
+
 def _token(environment: Mapping[str, str]) -> str:
     credentials = environment.get("CREDENTIALS_DIRECTORY")
     source, token = "WORKER_TOKEN", environment.get("WORKER_TOKEN", "")
@@ -116,7 +175,11 @@ def _token(environment: Mapping[str, str]) -> str:
     if not token:
         message = f"{source} is empty: set WORKER_TOKEN, or provide the credential worker-token"
         raise SettingsError(message)
-    if not _TOKEN.fullmatch(token):
+    return _header(source, token)
+
+
+def _header(source: str, token: str) -> str:
+    if token and not _TOKEN.fullmatch(token):
         message = f"{source} has characters that cannot stand in an HTTP header: mint the token again"
         raise SettingsError(message)
     return token

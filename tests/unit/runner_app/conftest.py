@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SECONDS = 30.0
 _IDENTITY = {f"GIT_{who}_{what}": "somebody@example" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 GIT = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TEMPLATE_DIR": "", **_IDENTITY}
+_GLOBAL = {"Authorization": "Bearer global"}
 
 
 def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
@@ -49,6 +50,8 @@ class Broker:
             "BROKER_PORT": str(self.port),
             "WORKER_TOKEN": "worker",
             "BOT_TOKEN": "bot",
+            "API_KEY": "global",
+            "AGENT_API_KEYS": "w1=own",
             "LEASE_SECONDS": str(lease_seconds),
         }
         self._http = httpx.Client(base_url=self.url, headers={"X-Bot-Token": "bot"}, timeout=40, trust_env=False)
@@ -82,6 +85,15 @@ class Broker:
         text = payload if isinstance(payload, str) else json.dumps(payload)
         answer = self._http.post("/jobs", json={"command": command, "payload": text, **more})
         return str(answer.raise_for_status().json()["id"])
+
+    def submit_task(self, kind: str, payload: dict[str, Any], **more: object) -> str:
+        """Submit a job in the tasks dialect."""
+        answer = self._http.post("/api/tasks", json={"type": kind, "payload": payload, **more}, headers=_GLOBAL)
+        return str(answer.raise_for_status().json()["task"]["id"])
+
+    def task(self, job_id: str) -> dict[str, Any]:
+        """Look a job up in the tasks dialect."""
+        return dict(self._http.get(f"/api/tasks/{job_id}", headers=_GLOBAL).raise_for_status().json())
 
     def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
         """Look a job up."""
@@ -122,6 +134,19 @@ class Runner:
             "POLL_INTERVAL_SEC": "0.5",
         }
         self._process: subprocess.Popen[bytes] | None = None
+
+    def speak(self, dialect: str) -> None:
+        """Have it use a dialect, with the settings that belong there."""
+        self.environment["RUNNER_DIALECT"] = dialect
+        if dialect == "tasks":
+            del self.environment["WORKER_TOKEN"], self.environment["WORKER_ID"]
+            url = self.environment.pop("BROKER_URL")
+            self.environment |= {
+                "AIDSEC_API_BASE_URL": f"{url}/api",
+                "AIDSEC_GLOBAL_API_KEY": "global",
+                "AIDSEC_AGENT_ID": "w1",
+                "AIDSEC_AGENT_API_KEY": "own",
+            }
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start it without waiting for anything."""

@@ -14,6 +14,7 @@ from runner_app.clients.backoff import Backoff
 from runner_app.clients.client import LeaseLostError, RefusedError, UnauthorizedError, UnavailableError
 from runner_app.clients.jobs import Identity, JobsClient
 from runner_app.job import Job
+from tests.unit.runner_app.scripted import Server, answer, listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,44 +23,10 @@ JOB = Job(id="j1", command="exec", payload="", lease_epoch=2, lease_seconds=60, 
 IDENTITY = Identity(token="t", worker_id="w1", capabilities=("gpu", "a,b"), version="1.2")
 
 
-def answer(status: str, body: str = "{}", head: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{head}\r\n{body}".encode()
-
-
-class Server:
-    """Gives one scripted answer per request; None closes the connection instead."""
-
-    def __init__(self, *script: bytes | None) -> None:
-        self.script = list(script)
-        self.requests: list[str] = []
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = next(
-                    (line.split(":")[1] for line in head.lower().split("\r\n") if "content-length" in line), "0"
-                )
-                self.requests.append(head + (await reader.readexactly(int(length))).decode())
-                if (reply := self.script.pop(0)) is None:
-                    return
-                writer.write(reply)
-                await writer.drain()
-        except asyncio.IncompleteReadError:
-            return
-        finally:
-            writer.close()
-
-
 @asynccontextmanager
 async def serving(*script: bytes | None) -> AsyncIterator[tuple[JobsClient, Server]]:
-    server = Server(*script)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    async with JobsClient(f"http://127.0.0.1:{port}", IDENTITY) as client:
+    async with listening(*script) as (url, server), JobsClient(url, IDENTITY) as client:
         yield client, server
-    listener.close()
-    await listener.wait_closed()
 
 
 def test_every_call_says_who_asks_and_for_which_lease() -> None:

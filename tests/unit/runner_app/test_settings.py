@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner_app.settings import PROCESS, SYSTEMD, SettingsError, from_environment
+from runner_app.settings import ALIASES, PROCESS, SYSTEMD, SettingsError, from_environment
 
 GIVEN = {"WORKER_TOKEN": "secret", "RUNNER_STATE_DIR": "/srv/state"}
 
@@ -97,3 +97,54 @@ def test_units_need_plain_paths(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="RUNNER_WORKSPACE"):
         from_environment(GIVEN | odd)
     assert from_environment(GIVEN | odd | {"RUNNER_BACKEND": "process"}).workspace == Path("/srv/a b")
+
+
+SEED = {
+    "RUNNER_DIALECT": "tasks",
+    "AIDSEC_API_BASE_URL": "http://broker:8000/api",
+    "AIDSEC_GLOBAL_API_KEY": "global",
+    "AIDSEC_AGENT_ID": "agent1",
+    "AIDSEC_AGENT_API_KEY": "own",
+}
+
+
+def test_the_seeds_variables_are_taken_in_its_dialect() -> None:
+    settings = from_environment(SEED)
+    assert (settings.dialect, settings.broker_url, settings.worker_id) == ("tasks", "http://broker:8000", "agent1")
+    assert (settings.token, settings.global_key) == ("own", "global")
+    assert (settings.lease_seconds, settings.heartbeat_seconds, settings.poll_interval) == (300, 60, 10)
+    more = {"LEASE_SECONDS": "90", "HEARTBEAT_INTERVAL_SECONDS": "20", "POLL_INTERVAL_SECONDS": "3"}
+    settings = from_environment(SEED | {f"AIDSEC_{name}": value for name, value in more.items()})
+    assert (settings.lease_seconds, settings.heartbeat_seconds, settings.poll_interval) == (90, 20, 3)
+
+
+def test_our_variables_go_before_the_seeds_and_other_dialects_know_only_ours() -> None:
+    assert from_environment(SEED | {"WORKER_ID": "w1"}).worker_id == "w1"
+    jobs = from_environment(GIVEN | SEED | {"RUNNER_DIALECT": "jobs"})
+    assert (jobs.dialect, jobs.worker_id, jobs.token) == ("jobs", socket.gethostname(), "secret")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RUNNER_DIALECT", "esperanto"),
+        ("AIDSEC_API_BASE_URL", "http://broker:8000"),
+        ("AIDSEC_API_BASE_URL", "broker:8000/api"),
+        ("AIDSEC_GLOBAL_API_KEY", "two words"),
+        ("AIDSEC_AGENT_ID", "a b"),
+        ("AIDSEC_AGENT_API_KEY", "schlüssel"),
+        ("AIDSEC_LEASE_SECONDS", "29"),
+        ("AIDSEC_LEASE_SECONDS", "3601"),
+        ("AIDSEC_HEARTBEAT_INTERVAL_SECONDS", "300"),
+        ("AIDSEC_POLL_INTERVAL_SECONDS", "0"),
+    ],
+)
+def test_an_error_names_the_seeds_variable(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        from_environment(SEED | {variable: value})
+
+
+def test_the_document_names_every_variable_of_the_seed() -> None:
+    text = (Path(__file__).parents[3] / "docs/dialects.md").read_text(encoding="utf-8")
+    for ours, alias in ALIASES.items():
+        assert f"| `{ours}` | `{alias}`" in text

@@ -1,0 +1,76 @@
+"""The runner's program against the broker's, over the tasks dialect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.runner_app.conftest import until
+
+if TYPE_CHECKING:
+    from tests.unit.runner_app.conftest import Broker, Runner
+
+
+@pytest.fixture(autouse=True)
+def _speaking(runner: Runner) -> None:
+    runner.speak("tasks")
+
+
+def test_once_with_an_empty_queue(runner: Runner) -> None:
+    done = runner.call("--once")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no job is waiting" in done.stderr
+
+
+def test_once_pulls_runs_and_completes(broker: Broker, runner: Runner) -> None:
+    first, second = (broker.submit_task("exec", {"command": f"echo {word}"}) for word in ("one", "two"))
+    assert runner.call("--once").returncode == 0
+    assert broker.task(first)["status"] == "completed"
+    assert broker.task(first)["result"]["stdout"] == "one\n"
+    assert broker.task(second)["status"] == "pending"
+
+
+def test_a_type_that_the_runner_does_not_know_fails_and_is_tried_again_by_the_brokers_rule(
+    broker: Broker, runner: Runner
+) -> None:
+    retried, last = broker.submit_task("DANCE", {}), broker.submit_task("DANCE", {}, max_attempts=1)
+    runner.start("run")
+    until(lambda: broker.task(last)["status"] == "dead_letter")
+    until(lambda: broker.task(retried)["error_message"])
+    task = broker.task(retried)
+    assert (task["status"], task["attempts"]) == ("pending", 1)
+    assert "unknown command 'DANCE'" in task["error_message"]
+    assert task["next_retry_at"]
+
+
+def test_a_runner_that_is_stopped_leaves_its_task_to_a_short_lease(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    task_id = broker.submit_task("exec", {"command": "touch up; exec sleep 300"})
+    until((runner.workspace / "up").exists)
+    long = broker.task(task_id)["lease_until"]
+    assert runner.end() == 0
+    assert (broker.task(task_id)["status"], broker.task(task_id)["lease_until"] < long) == ("processing", True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("AIDSEC_AGENT_API_KEY", "wrong", "AIDSEC_AGENT_API_KEY"),
+        ("AIDSEC_GLOBAL_API_KEY", "wrong", "AIDSEC_GLOBAL_API_KEY"),
+        ("AIDSEC_AGENT_ID", "w2", "403"),
+        ("AIDSEC_HEARTBEAT_INTERVAL_SECONDS", "300", "AIDSEC_HEARTBEAT_INTERVAL_SECONDS"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["check", "--once"])
+def test_a_mistake_is_said_in_one_line(verb: str, variable: str, value: str, words: str, runner: Runner) -> None:
+    done = runner.call(verb, **{variable: value})
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_check(runner: Runner) -> None:
+    done = runner.call("check")
+    assert done.returncode == 0, done.stderr
