@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.contract.reference import reading, tasks
+from tests.contract.reference import hub, reading, tasks
 from tests.contract.reference.http import RefusedError, Request, require
+from tests.contract.reference.store import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,7 +33,6 @@ KEYS = (
 TIMES = ("created_at", "started_at", "finished_at", "lease_until")
 QUEUED = {"status": "queued", "worker_id": None, "started_at": None, "lease_until": None}
 # What only the hub dialect knows of an agent.
-UNTOLD: Job = {"type": None, "metadata": {}, "health": None, "cordoned": False}
 MAX_BODY = 524288
 MAX_TEXT = 262144
 
@@ -57,6 +57,10 @@ class Broker:
         self.stopping = False
         self.submissions: dict[str | None, list[float]] = {}
         self.dismissals: Counter[str | None] = Counter()
+        self.max_body = int(os.environ.get("MAX_REQUEST_BODY_BYTES", str(MAX_BODY)))
+        self.max_result = int(os.environ.get("MAX_RESULT_BYTES", str(MAX_TEXT)))
+        self.lost = 0
+        self.lines = hub.Lines(self)
 
     async def handle(self, request: Request) -> Any:
         """Answer one request."""
@@ -66,10 +70,12 @@ class Broker:
             return DOCUMENT
         if request.path.startswith("/api/"):
             return await tasks.handle(self, request)
+        if request.method == "GET" and request.path == "/metrics":
+            return hub.metrics(self)
         call, job_id = self.route(request, CALLS)
         role, owner = self.admit(request, call)
         caller = self.identify(request, owner) if role == "worker" else Caller(owner)
-        body = await request.body(MAX_BODY)
+        body = await request.body(self.max_body)
         return await CALLS[call](self, request, caller, body, *job_id)
 
     def route(self, request: Request, calls: Iterable[str]) -> tuple[str, tuple[str, ...]]:
@@ -88,7 +94,9 @@ class Broker:
         """The role of the caller, and the name that its token was minted for."""
         roles = ROLES[call]
         for role in roles:
-            token = request.headers.get(f"x-{role}-token", "")
+            token = request.headers.get("x-worker-token" if role == "worker" else "x-bot-token", "")
+            if role != "worker" and not token:
+                token = request.headers.get("authorization", "").removeprefix("Bearer ").removeprefix("bearer ")
             if reading.shared(role, token):
                 return role, None
             for good in GOOD_FOR[role]:
@@ -163,15 +171,24 @@ class Broker:
             size += len(job["payload"])
         return {"jobs": page, "cursor": None}
 
-    async def agents(self, _request: Request, _caller: Caller, _body: bytes) -> Any:
+    async def agents(self, request: Request, _caller: Caller, _body: bytes) -> Any:
         """GET /agents."""
-        silent: Job = {"last_seen": None, "runner_version": None, "capabilities": []}
-        agents = dict.fromkeys(self.store.minted(), silent) | self.store.agents
-        for name, agent in agents.items():
-            status = "online" if time.time() - (agent["last_seen"] or 0) < 50 else "offline"
-            running = [job["id"] for job in self.running() if job["worker_id"] == name]
-            agents[name] = {"id": name, "status": status, **UNTOLD, **agent, "running": running}
-        return {"agents": [agent for _, agent in sorted(agents.items())]}
+        state, kind = request.query.get("status"), request.query.get("type")
+        require(state in (None, "online", "offline"), 400, "status must be online or offline")
+        agents = [self.agent(name) for name in sorted(self.names())]
+        agents = [agent for agent in agents if state in (None, agent["status"]) and kind in (None, agent["type"])]
+        return {"agents": agents}
+
+    def names(self) -> set[str]:
+        """Who called, was registered, or has a token."""
+        return {*self.store.minted(), *self.store.agents}
+
+    def agent(self, name: str) -> Job:
+        """What is shown of an agent."""
+        agent = self.store.agents.get(name, SILENT)
+        status = "online" if time.time() - (agent["last_seen"] or 0) < 50 else "offline"
+        running = [job["id"] for job in self.running() if job["worker_id"] == name]
+        return {"id": name, "status": status, **agent, "running": running}
 
     async def look(self, request: Request, _caller: Caller, _body: bytes, job_id: str) -> Any:
         """GET /jobs/{id}."""
@@ -198,12 +215,14 @@ class Broker:
                 await self.store.changed.wait()
         return time.monotonic() < deadline and not self.stopping and not request.gone
 
-    def next(self, caller: Caller, lease_seconds: int | None = None) -> Any:
+    def next(self, caller: Caller | hub.Line, lease_seconds: int | None = None) -> Any:
         """Lease the oldest job that the caller may run."""
+        cordoned = self.store.agents.get(caller.name or "", SILENT)["cordoned"]
         for job in self.store.jobs.values():
             if (
                 job["status"] == "queued"
                 and not job["not_before"]
+                and not cordoned
                 and job["agent"] in (None, caller.name)
                 and caller.caps.issuperset(job["needs"])
             ):
@@ -233,8 +252,12 @@ class Broker:
         reason = reading.optional_text(values, "reason", 422) or ""
         require(len(reason.encode()) <= 1024, 413, "reason too large")
         job = self.leased("release", reading.epoch(request, values), caller, job_id)
-        self.store.write(job, **QUEUED, attempts=job["attempts"] - 1)
+        self.give_back(job)
         return {"ok": True, "status": "queued"}
+
+    def give_back(self, job: Job) -> None:
+        """Queue a job again that was not tried."""
+        self.store.write(job, **QUEUED, attempts=job["attempts"] - 1)
 
     async def result(self, request: Request, caller: Caller, body: bytes, job_id: str) -> Any:
         """POST /jobs/{id}/result."""
@@ -312,6 +335,7 @@ class Broker:
 
     def take_back(self, job: Job) -> None:
         """End a lease that was lost."""
+        self.lost += 1
         if job["attempts"] < job["max_deliveries"]:
             self.store.write(job, **QUEUED)
             return
@@ -351,8 +375,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "POST /jobs/{id}/release": Broker.release,
     "POST /jobs/{id}/result": Broker.result,
     "POST /jobs/{id}/fail": Broker.fail,
+    **hub.CALLS,
 }
-GOOD_FOR = {"worker": ["worker"], "bot": ["bot", "admin"]}
+GOOD_FOR = {"worker": ["worker"], "bot": ["bot", "admin"], "admin": ["admin"]}
 ROLES = {
     "POST /jobs": ["bot"],
     "GET /jobs": ["bot"],
@@ -364,4 +389,5 @@ ROLES = {
     "POST /jobs/{id}/release": ["worker"],
     "POST /jobs/{id}/result": ["worker"],
     "POST /jobs/{id}/fail": ["worker"],
+    **hub.ROLES,
 }

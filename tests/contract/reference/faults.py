@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.contract.reference.faults_of_the_calls import CALLS
+from tests.contract.reference.faults_of_the_hub import HUB
 from tests.contract.reference.faults_of_the_queue import QUEUE
 from tests.contract.reference.faults_of_the_tasks import TASKS
 
@@ -85,4 +86,4 @@ def _leases() -> dict[str, Fault]:
     return faults
 
 
-FAULTS = {rule: Fault(*fault) for rule, fault in (QUEUE | CALLS | TASKS).items()} | _leases() | _tokens()
+FAULTS = {rule: Fault(*fault) for rule, fault in (QUEUE | CALLS | TASKS | HUB).items()} | _leases() | _tokens()

@@ -214,7 +214,7 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
     ),
     "an agent is known from its token on": (
         "broker", "tokens::an_agent_is_known_from_its_token_on",
-        "dict.fromkeys(self.store.minted(), silent) | ", "{} and silent | ",
+        "*self.store.minted(), ", "",
     ),
     "health needs no token": (
         "broker", "seed_readme::health_needs_no_token_and_says_nothing_else",
@@ -420,7 +420,7 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
     ),
     "errors have one shape": (
         "http", "seed_readme::a_result_of_a_queued_job_is_refused",
-        '_answer(writer, refusal.status, {"detail": refusal.detail}, refusal.headers',
+        '_answer(writer, refusal.status, {key: refusal.detail}, refusal.headers',
         '_answer(writer, refusal.status, {"error": refusal.detail}, refusal.headers',
     ),
     "answers are written closely": (

@@ -73,8 +73,14 @@ class Request:
 class Server:
     """Answers connections with what a handler gives or refuses."""
 
-    def __init__(self, handler: Callable[[Request], Awaitable[Any]], most_connections: int) -> None:
+    def __init__(
+        self,
+        handler: Callable[[Request], Awaitable[Any]],
+        lines: Callable[[Request, asyncio.StreamWriter], Awaitable[None]],
+        most_connections: int,
+    ) -> None:
         self._handler = handler
+        self._lines = lines
         self._most = most_connections
         self._open = 0
 
@@ -100,11 +106,15 @@ class Server:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         request = _parse(await reader.readuntil(b"\r\n\r\n"), reader)
+        if request.headers.get("upgrade") == "websocket" and request.path.startswith("/agent/"):
+            await self._lines(request, writer)
+            return False
         try:
             _answer(writer, 200, await self._handler(request), request.answer_headers)
         except RefusedError as refusal:
             closing = _CLOSE if request.unread else {}
-            _answer(writer, refusal.status, {"detail": refusal.detail}, refusal.headers | closing)
+            key = "error" if request.path.startswith("/agents/") else "detail"
+            _answer(writer, refusal.status, {key: refusal.detail}, refusal.headers | closing)
             return not request.unread
         return True
 
@@ -124,7 +134,8 @@ def _parse(head: bytes, reader: asyncio.StreamReader) -> Request:
 
 
 def _answer(writer: asyncio.StreamWriter, status: int, body: object, headers: dict[str, str]) -> None:
-    content = json.dumps(body, separators=(",", ":")).encode()
+    content = body.encode() if isinstance(body, str) else json.dumps(body, separators=(",", ":")).encode()
     headers = {"content-type": "application/json", "content-length": str(len(content)), **headers}
+    headers |= {"content-type": "text/plain"} if isinstance(body, str) else {}
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     writer.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n".encode() + content)

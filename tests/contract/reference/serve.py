@@ -15,7 +15,7 @@ from tests.contract.reference.store import Store
 async def serve() -> None:
     """Serve until SIGTERM, and answer whoever waits then."""
     broker = Broker(Store())
-    server = Server(broker.handle, int(os.environ.get("MAX_CONNECTIONS", "1000")))
+    server = Server(broker.handle, broker.lines.serve, int(os.environ.get("MAX_CONNECTIONS", "1000")))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     port = int(os.environ["BROKER_PORT"])
@@ -26,6 +26,8 @@ async def serve() -> None:
     leases.cancel()
     broker.stopping = True
     broker.store.wake()
+    for name in [*broker.lines.lines]:
+        broker.lines.end(name, 1012)
     await asyncio.sleep(0.05)
 
 

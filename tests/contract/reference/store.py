@@ -20,6 +20,7 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS jobs (n INTEGER PRIMARY KEY, id TEXT UNIQUE, job TEXT)",
     "CREATE TABLE IF NOT EXISTS agents (id TEXT UNIQUE, agent TEXT)",
     "CREATE TABLE IF NOT EXISTS tokens (name TEXT, role TEXT, digest TEXT)",
+    "CREATE TABLE IF NOT EXISTS messages (n INTEGER PRIMARY KEY, recipient TEXT, sender TEXT, id TEXT, envelope TEXT)",
 )
 # Of each agent's key, whose it is.
 _KEYS = {
@@ -27,6 +28,12 @@ _KEYS = {
     for name, _, key in (pair.partition("=") for pair in os.environ.get("AGENT_API_KEYS", "").split(","))
     if key
 }
+
+
+SILENT: dict[str, Any] = {
+    "last_seen": None, "runner_version": None, "capabilities": [],
+    "type": None, "metadata": {}, "health": None, "cordoned": False,
+}  # fmt: skip
 
 
 class Store:
@@ -62,9 +69,12 @@ class Store:
 
     def saw(self, name: str, version: str | None, caps: list[str] | None) -> None:
         """Note the call of a worker."""
-        agent = self.agents.get(name, {"runner_version": None, "capabilities": []})
-        agent = agent | {"last_seen": int(time.time())} | ({"runner_version": version} if version else {})
-        agent = agent | ({} if caps is None else {"capabilities": sorted(caps)})
+        agent = {"last_seen": int(time.time())} | ({"runner_version": version} if version else {})
+        self.know(name, **agent | ({} if caps is None else {"capabilities": sorted(caps)}))
+
+    def know(self, name: str, **facts: Any) -> None:
+        """Know something of an agent."""
+        agent = self.agents.get(name, SILENT) | facts
         self.agents[name] = agent
         with suppress(sqlite3.Error):
             self._db.execute("INSERT OR REPLACE INTO agents VALUES (?, ?)", (name, json.dumps(agent)))
@@ -78,6 +88,34 @@ class Store:
     def revoke(self, name: str) -> None:
         """End the tokens of a name."""
         self._db.execute("DELETE FROM tokens WHERE name = ?", (name,))
+
+    def forget(self, name: str) -> None:
+        """Forget an agent."""
+        self.agents.pop(name, None)
+        for statement in ("DELETE FROM tokens WHERE name = ? AND role = 'worker'", "DELETE FROM agents WHERE id = ?"):
+            self._db.execute(statement, (name,))
+
+    def count(self, name: str) -> int:
+        """How many tokens a worker has."""
+        query = "SELECT count(*) FROM tokens WHERE role = 'worker' AND name = ?"
+        return int(self._db.execute(query, (name,)).fetchone()[0])
+
+    def post(self, recipient: str, sender: str, message_id: str, envelope: str) -> None:
+        """Keep a message, once."""
+        known = (recipient, sender, message_id)
+        if not self._db.execute("SELECT 1 FROM messages WHERE (recipient, sender, id) = (?, ?, ?)", known).fetchone():
+            insert = "INSERT INTO messages (recipient, sender, id, envelope) VALUES (?, ?, ?, ?)"
+            self._db.execute(insert, (*known, envelope))
+        self.wake()
+
+    def waiting(self, recipient: str) -> list[tuple[int, str]]:
+        """The messages that an agent has not read."""
+        query = "SELECT n, envelope FROM messages WHERE recipient = ? AND envelope != '' ORDER BY n"
+        return self._db.execute(query, (recipient,)).fetchall()
+
+    def received(self, places: list[int]) -> None:
+        """Note that messages were read."""
+        self._db.executemany("UPDATE messages SET envelope = '' WHERE n = ?", [(n,) for n in places])
 
     def owner(self, role: str, token: str) -> str | None:
         """Whose token it is."""
