@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x6F636C77  # "oclw"
 _BUSY_SECONDS = 10.0
 
-# The partial indexes hold only what is ready, put off, running or failed: claims, lease checks and rare listings
+# The partial indexes hold only what is queued, put off, running or failed: claims, lease checks and rare listings
 # cost the same whether ten jobs are finished or a million.
 # Each step leads from one version to the next; a new file takes them all, so there is one way to a schema.
 _VERSION_1 = """
@@ -64,7 +64,7 @@ ALTER TABLE jobs ADD COLUMN retry_seconds INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN not_before REAL;
 ALTER TABLE jobs ADD COLUMN heartbeat_at REAL;
 DROP INDEX jobs_queued;
-CREATE INDEX jobs_ready ON jobs (agent, needs) WHERE status = 'queued' AND not_before IS NULL;
+CREATE INDEX jobs_queued ON jobs (agent, needs, not_before) WHERE status = 'queued';
 CREATE INDEX jobs_put_off ON jobs (not_before) WHERE not_before IS NOT NULL;
 CREATE INDEX jobs_dead ON jobs (outcome) WHERE outcome = 'dead';
 ALTER TABLE agents RENAME TO agents_1;

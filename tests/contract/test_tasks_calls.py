@@ -112,6 +112,8 @@ def test_a_minted_worker_is_an_agent(tasks: Broker) -> None:
     client = tasks.client(BEARER | {"X-API-Key": minted})
     assert client.get("/api/agents/tasks/pull", params={"agent_id": "minted"}).status_code == 200
     assert client.get("/api/agents/tasks/pull", params={"agent_id": "agent1"}).status_code == 401
+    other = tasks.client(BEARER | {"X-API-Key": "key-of-agent1"})
+    assert other.get("/api/agents/tasks/pull", params={"agent_id": "minted"}).status_code == 401
     assert tasks.command("token", "revoke", "minted").returncode == 0
     deadline = time.monotonic() + 2
     while client.get("/api/agents/tasks/pull", params={"agent_id": "minted"}).status_code != 403:
@@ -189,6 +191,12 @@ def test_a_completed_task(
 def test_a_submission_that_is_none(submitter: httpx.Client, body: Any) -> None:
     content = {"content": body} if isinstance(body, bytes) else {"json": body}
     assert submitter.post("/api/tasks", **content).status_code == 422
+
+
+def test_only_listed_types_are_accepted(start_broker: Callable[..., Broker]) -> None:
+    client = dialect.submitter(start_broker(**SETTINGS, BROKER_COMMANDS="ping, exec"))
+    assert client.post("/api/tasks", json={"type": "exec"}).status_code == 200
+    assert client.post("/api/tasks", json={"type": "build"}).status_code == 422
 
 
 def test_sizes(submitter: httpx.Client, agent: httpx.Client, name: str) -> None:

@@ -102,7 +102,12 @@ def test_a_stale_lease_token_changes_nothing(
     before = show(submitter, task["id"])
     assert refused(REPORTS[report](agent, task)) == (401, "Invalid lease token")
     assert show(submitter, task["id"]) == before
-    assert complete(agent, again).status_code == 200
+    lose(tasks, name)
+    assert refused(REPORTS[report](agent, task)) == (409, "Task not in processing state (pending)")
+    assert complete(agent, pull(agent), result={"a": 1}).status_code == 200
+    state = "not in processing state (completed)" if report == "heartbeat" else "already finalized as completed"
+    assert refused(REPORTS[report](agent, task)) == (409, f"Task {state}")
+    assert show(submitter, task["id"])["result"] == {"a": 1}
 
 
 def test_a_lost_lease_is_delivered_again_at_once(

@@ -88,6 +88,12 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
     "types are checked": (
         _TASKS, _CALLS + "a_submission_that_is_none", "not TYPE.fullmatch(kind) or", "not kind or",
     ),
+    "only listed types are accepted": (
+        _TASKS, _CALLS + "only_listed_types_are_accepted", "require(not broker.commands or", "require(True or",
+    ),
+    "a minted worker is known": (
+        "store", _CALLS + "a_minted_worker_is_an_agent", "return name in self.minted() or", "return",
+    ),
     "attempts are checked": (
         _TASKS, _CALLS + "a_submission_that_is_none", "type(attempts) is not int or", "",
     ),
@@ -128,7 +134,7 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
         _TASKS, _CALLS + "an_empty_queue", '"Queue is empty"', '"No task"',
     ),
     "queries are 422": (
-        _TASKS, _CALLS + "a_pull_that_is_none", "raise RefusedError(422, form)", "raise RefusedError(400, name)",
+        _TASKS, _CALLS + "a_pull_that_is_none", "raise RefusedError(422, _form", "raise RefusedError(400, _form",
     ),
     "leases have bounds": (
         _TASKS, _CALLS + "a_pull_that_is_none",
@@ -190,11 +196,15 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
     ),
     "only the current lease": (
         _TASKS, _LEASES + "a_stale_lease_token_changes_nothing",
-        "require(lease == f\"lease {job['lease_epoch']}\",", 'require(lease.startswith("lease "),',
+        "require(lease == f\"lease {job['lease_epoch']}\", 401,", 'require(lease.startswith("lease "), 401,',
     ),
     "the lease token is checked": (
         _TASKS, _LEASES + "a_lease_token_that_is_none",
-        "require(lease == f\"lease {job['lease_epoch']}\",", "require(True,",
+        "require(lease == f\"lease {job['lease_epoch']}\", 401,", "require(True, 401,",
+    ),
+    "a late report is told so": (
+        _TASKS, _LEASES + "a_stale_lease_token_changes_nothing",
+        "require(lease == f\"lease {job['lease_epoch']}\", 409,", "require(True, 409,",
     ),
     "only a running task": (
         _TASKS, _LEASES + "a_stale_lease_token_changes_nothing", 'require(job["status"] == "running",', "require(True,",

@@ -62,6 +62,7 @@ async def submit(broker: jobs.Broker, _request: Request, _name: str, body: bytes
     attempts = 5 if values.get("max_attempts") is None else values["max_attempts"]
     payload = objects(values, "payload")
     hint = reading.optional_text(payload, "agent_hint", 422)
+    require(not broker.commands or kind in broker.commands, 422, _form("body", "type"))
     if not TYPE.fullmatch(kind) or type(attempts) is not int or not 1 <= attempts <= 100:
         reading.invalid(422, "value_error", "type or max_attempts")
     if hint is not None and not reading.NAME.fullmatch(hint):
@@ -164,6 +165,7 @@ async def complete(broker: jobs.Broker, _request: Request, name: str, body: byte
         reading.invalid(422, "bool_type", "success")
     job = find(broker, task_id)
     if job["status"] == "done":
+        require(lease == f"lease {job['lease_epoch']}", 409, "Task already finalized as completed")
         return {"success": True, "message": f"Task {'completed successfully' if success else 'already completed'}"}
     require(job["status"] != "failed", 409, f"Task already finalized as {task(job)['status']}")
     job = leased(broker, name, lease, task_id)
@@ -276,8 +278,11 @@ def number(request: Request, name: str, least: int, most: int, default: int) -> 
 
 def wrong(name: str) -> NoReturn:
     """Refuse a query."""
-    form = [{"type": "value_error", "loc": ["query", name], "msg": f"{name} is not well formed", "input": None}]
-    raise RefusedError(422, form)
+    raise RefusedError(422, _form("query", name))
+
+
+def _form(place: str, name: str) -> list[Job]:
+    return [{"type": "value_error", "loc": [place, name], "msg": f"{name} is not well formed", "input": None}]
 
 
 CALLS: dict[str, Callable[..., Any]] = {

@@ -455,10 +455,10 @@ def test_a_refused_change_leaves_the_job_alone(bench: Callable[..., Any], run: C
 
 def test_the_queries_use_their_indexes(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     cases = [
-        (store._OLDEST, (None, ""), "jobs_ready"),
+        (store._OLDEST, (None, ""), "jobs_queued (agent=? AND needs=? AND not_before=?)"),
         (store._LOST, (0.0, 1), "jobs_running"),
         (store._PUT_OFF, (0.0, 1), "jobs_put_off"),
-        (store._COUNTS, (), "jobs_ready"),
+        (store._COUNTS, (), "jobs_queued"),
         (store._COUNTS, (), "jobs_put_off"),
         (store._COUNTS, (), "jobs_running"),
         (store._COUNTS, (), "jobs_dead"),
