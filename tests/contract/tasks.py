@@ -1,4 +1,4 @@
-"""Submitters and agents of the tasks dialect, on brokers whose back-off takes a second."""
+"""Submitters and agents of the tasks dialect, on brokers whose first back-off takes two seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES = [f"agent{number}" for number in range(1, 401)]
 SETTINGS = {
     "API_KEY": GLOBAL_KEY,
     "AGENT_API_KEYS": ",".join(f"{name}=key-of-{name}" for name in _NAMES),
-    "TASKS_RETRY_SECONDS": "1",
+    "TASKS_RETRY_SECONDS": "2",
 }
 _unused = iter(_NAMES)
 
@@ -77,7 +77,7 @@ def lose(broker: Endpoint, name: str) -> None:
 
 def until(client: httpx.Client, task_id: str, status: str) -> Any:
     """The task, once it has the status."""
-    deadline = time.monotonic() + 6
+    deadline = time.monotonic() + 10
     while (task := show(client, task_id))["status"] != status:
         assert time.monotonic() < deadline, task
         time.sleep(0.02)

@@ -295,7 +295,10 @@ def test_what_is_not_there(submitter: httpx.Client, agent: httpx.Client) -> None
     assert detail(complete(agent, none)) == (404, "Task not found")
 
 
-def test_the_state_of_the_queue(submitter: httpx.Client, agent: httpx.Client, name: str) -> None:
+def test_the_state_of_the_queue(start_broker: Callable[..., Broker], name: str) -> None:
+    broker = start_broker(**SETTINGS | {"TASKS_RETRY_SECONDS": "60"})
+    submitter, agent = dialect.submitter(broker), dialect.agent(broker, name)
+
     def survey() -> Any:
         return submitter.get("/api/health/sequence-worker").json()
 

@@ -94,7 +94,8 @@ def test_who_a_worker_says_it_is(headers: dict[str, str], expected: Identity) ->
 
 def test_tokens_are_taken_by_role() -> None:
     assert credentials({"x-bot-token": "b", "x-worker-token": "w"}) == {Role.BOT: "b", Role.WORKER: "w"}
-    assert credentials({"authorization": "Bearer b"}) == {}
+    assert credentials({"authorization": "Bearer b"}) == {Role.BOT: "b"}
+    assert credentials({"authorization": "Basic b"}) == {}
 
 
 @pytest.mark.parametrize(
