@@ -8,18 +8,19 @@ import json
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from broker_app import __version__
 from broker_app.agents import NAME_PATTERN, Role, mint, revoke, tokens
+from broker_app.audit import Audit
 from broker_app.errors import BrokerError, DatabaseError
 from broker_app.schema import connect
 from broker_app.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     _Run = Callable[[Settings, argparse.Namespace], None]
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -86,15 +87,28 @@ def _check(settings: Settings, _options: argparse.Namespace) -> None:
 
 
 def _mint(settings: Settings, options: argparse.Namespace) -> None:
-    with closing(connect(settings.database)) as database:
+    with closing(connect(settings.database)) as database, _noted(settings, options, "mint"):
         token = mint(database, options.name, options.role, time.time(), alone=options.replace)
     sys.stdout.write(f"{token}\n")
 
 
 def _revoke(settings: Settings, options: argparse.Namespace) -> None:
-    with closing(connect(settings.database)) as database:
+    with closing(connect(settings.database)) as database, _noted(settings, options, "revoke"):
         count = revoke(database, options.name, options.role)
     sys.stdout.write(f"{count} revoked\n")
+
+
+@contextmanager
+def _noted(settings: Settings, options: argparse.Namespace, what: str) -> Iterator[None]:
+    """Leave a line in the trail."""
+    facts = {"who": f"user {os.getuid()}", "what": what, "where": "the command line"}
+    facts |= {"agent": options.name, "role": options.role}
+    try:
+        yield
+    except BrokerError as error:
+        Audit(settings.database).note(time.time(), **facts, outcome=f"refused: {error}")
+        raise
+    Audit(settings.database).note(time.time(), **facts, outcome="done")
 
 
 def _list(settings: Settings, options: argparse.Namespace) -> None:

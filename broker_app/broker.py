@@ -39,6 +39,7 @@ _READERS = (
     commands.Survey,
     commands.ListAgents,
     commands.ShowAgent,
+    commands.ReadLog,
     commands.Renew,
 )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from broker_app.agents import Agent, Agents
     from broker_app.auth import Authenticator, Caller
     from broker_app.hub import Hub
-    from broker_app.logs import Logs
+    from broker_app.logs import LogLine, Logs
     from broker_app.messages import Messages
     from broker_app.queue.job import Job
     from broker_app.queue.queue import Queue
@@ -47,6 +47,8 @@ class Registry:
                 work: Awaitable[Any] = self._list(command)
             case commands.ShowAgent():
                 work = self._show(command.name)
+            case commands.ReadLog():
+                work = self._read_log(command)
             case commands.Register():
                 work = self._register(command)
             case commands.Remove():
@@ -74,6 +76,10 @@ class Registry:
     async def _show(self, name: str) -> Entry:
         agent = await self._agents.find(name)
         return agent, self.online(agent), (await self._queue.running()).get(name, [])
+
+    async def _read_log(self, command: commands.ReadLog) -> list[LogLine]:
+        await self._agents.find(command.name)
+        return self._logs.since(command.name, command.after, command.limit)
 
     async def _register(self, command: commands.Register) -> tuple[Entry, str, str]:
         """The agent, its token, and where it connects to."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from broker_app.agents import NAME_PATTERN, Role
 from broker_app.dialects import Answer, Call, Dialect, Identity, jobs_answers
-from broker_app.dialects.fields import Fields, bearer, matching, read_object, utf8_size
+from broker_app.dialects.fields import Fields, bearer, matching, number, read_object, utf8_size
 from broker_app.dialects.jobs import MAX_PAYLOAD_BYTES, capability_names
 from broker_app.dialects.objects import kept
 from broker_app.errors import MalformedError
-from broker_app.queue.commands import Assign, Cordon, Register, Remove, ShowAgent, Submit
+from broker_app.logs import MAX_LINES
+from broker_app.queue.commands import Assign, Cordon, ReadLog, Register, Remove, ShowAgent, Submit
 from broker_app.queue.job import Route
 from broker_app.settings import COMMAND_PATTERN
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from broker_app.agents import Agent
     from broker_app.dialects import Arrived
+    from broker_app.logs import LogLine
     from broker_app.queue.commands import Command
     from broker_app.queue.job import Job
     from broker_app.settings import Settings
@@ -77,6 +79,13 @@ def parse_show(arrived: Arrived, _settings: Settings) -> ShowAgent:
     return ShowAgent(arrived.path["id"])
 
 
+def parse_log(arrived: Arrived, _settings: Settings) -> ReadLog:
+    """GET /agents/{id}/log?after=0&lines=100."""
+    query = arrived.query
+    after = number("after", query.get("after"), 0, 2**53, 0)
+    return ReadLog(arrived.path["id"], after, number("lines", query.get("lines"), 1, MAX_LINES, 100))
+
+
 def parse_assign(arrived: Arrived, settings: Settings) -> Assign:
     """POST /agents/{id}/task `{type, …}`: what is beside the type is the payload."""
     task = read_object(arrived.body, status=400)
@@ -128,6 +137,12 @@ def shown(_command: Command, entry: tuple[Agent, bool, list[str]]) -> Answer:
     return Answer(200, {"agent": jobs_answers.agent_object(*entry)})
 
 
+def log(_command: Command, lines: list[LogLine]) -> Answer:
+    """`{"lines": [{"n", "at", "taskId", "text"}]}`."""
+    shown = [{"n": line.n, "at": int(line.at), "taskId": line.task_id, "text": line.text} for line in lines]
+    return Answer(200, {"lines": shown})
+
+
 def assigned(_command: Command, job: Job) -> Answer:
     """`{"taskId", "status"}`."""
     return Answer(200, {"taskId": job.id, "status": "sent"})
@@ -159,6 +174,7 @@ _ADMIN = frozenset({Role.ADMIN})
 _CALLS = (
     Call("POST", "/agents/register", _ADMIN, parse_register, registered),
     Call("GET", "/agents/{id}/status", _BOT, parse_show, shown),
+    Call("GET", "/agents/{id}/log", _BOT, parse_log, log),
     Call("POST", "/agents/{id}/task", _BOT, parse_assign, assigned),
     Call("POST", "/agents/{id}/cordon", _ADMIN, parse_cordon, shown),
     Call("POST", "/agents/{id}/uncordon", _ADMIN, parse_uncordon, shown),

@@ -174,5 +174,14 @@ class Post:
     envelope: str
 
 
-AgentCommand = ListAgents | ShowAgent | Register | Remove | Cordon | Assign | Post
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Read the last lines that an agent logged, of those after a number."""
+
+    name: str
+    after: int
+    limit: int
+
+
+AgentCommand = ReadLog | ListAgents | ShowAgent | Register | Remove | Cordon | Assign | Post
 Command = Submit | Claim | Renew | Release | Hold | Finish | Fail | Requeue | Look | Browse | Survey | AgentCommand

@@ -170,10 +170,11 @@ def test_the_jobs_of_a_removed_agent_can_be_left_to_others(broker: Endpoint, adm
 
 def test_a_removed_agent_can_be_registered_again_without_what_was_known(admin: httpx.Client, cap: str) -> None:
     register(admin, cap, type="a", note="x")
+    admin.post(f"/agents/{cap}/cordon")
     admin.delete(f"/agents/{cap}")
     register(admin, cap)
     agent = admin.get(f"/agents/{cap}/status").json()["agent"]
-    assert (agent["type"], agent["metadata"], agent["last_seen"]) == (None, {}, None)
+    assert (agent["type"], agent["metadata"], agent["cordoned"]) == (None, {}, False)
 
 
 def test_a_cordoned_agent_gets_no_new_work(broker: Endpoint, admin: httpx.Client, cap: str) -> None:
@@ -241,8 +242,8 @@ def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker])
     nobody.get("/metrics")
     for body in ({"agentId": "a"}, {"agentId": "a"}, {"agentId": "a"}, {}):
         admin.post("/agents/register", json=body)
-    calls = ["POST register", "GET a/status", "POST a/task", "POST a/cordon", "POST a/uncordon", "DELETE a"]
-    for method, _, path in (call.partition(" ") for call in calls):
+    calls = "POST register,GET a/status,GET a/log,POST a/task,POST a/cordon,POST a/uncordon,DELETE a"
+    for method, _, path in (call.partition(" ") for call in calls.split(",")):
         nobody.request(method, f"/agents/{path}")
         admin.request(method, f"/agents/{path}", content=b" " * 600_000)
         if path != "register":
@@ -251,6 +252,7 @@ def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker])
             admin.request(method, f"/agents/{path}", json={"type": "ping"})
     admin.post("/agents/a/task", json={})
     admin.delete("/agents/a?requeue=x")
+    admin.get("/agents/a/log?lines=0")
     while admin.post("/agents/a/task", json={"type": "ping"}).status_code == 200:
         pass
     admin.delete("/agents/a")

@@ -279,6 +279,29 @@ def test_a_broker_that_restarts_loses_nothing_of_a_line(new_broker: Callable[...
     assert job(broker, task["taskId"])["attempts"] == 1
 
 
+def test_what_an_agent_logs_can_be_read(admin: httpx.Client, url: str, cap: str) -> None:
+    with line(url, cap) as agent:
+        agent.send("log", taskId="t", lines=["one", "two"])
+        agent.send("log", lines=["x" * 5000, "four"])
+        agent.ask("health")
+    logged = admin.get(f"/agents/{cap}/log").json()["lines"]
+    assert [(entry["taskId"], entry["text"][:4096]) for entry in logged] == [
+        ("t", "one"), ("t", "two"), (None, "x" * 4096), (None, "four"),
+    ]  # fmt: skip
+    assert max(len(entry["text"]) for entry in logged) == 4096
+    assert admin.get(f"/agents/{cap}/log?lines=1").json()["lines"] == logged[-1:]
+    assert admin.get(f"/agents/{cap}/log?after={logged[1]['n']}").json()["lines"] == logged[2:]
+
+
+def test_the_lines_that_are_kept_are_bounded(admin: httpx.Client, url: str, cap: str) -> None:
+    with line(url, cap) as agent:
+        for start in (0, 600):
+            agent.send("log", lines=[str(n) for n in range(start, start + 600)])
+        agent.ask("health")
+    logged = admin.get(f"/agents/{cap}/log?lines=1000").json()["lines"]
+    assert [int(entry["text"]) for entry in logged] == list(range(200, 1200))
+
+
 # --- messages
 
 

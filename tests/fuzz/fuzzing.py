@@ -58,6 +58,7 @@ class Fuzz:
         self._keys = {
             "bot": ("X-Bot-Token", broker.bot_token),
             "worker": ("X-Worker-Token", broker.worker_token),
+            "admin": ("X-Bot-Token", admin),
             "globalKey": ("Authorization", f"Bearer {admin}"),
             "agentKey": ("X-API-Key", broker.worker_token),
         }
@@ -125,7 +126,7 @@ class Fuzz:
         self.requests[case.operation.label, response.status_code] += 1
         self.authenticated += good and response.status_code != 401
         case.validate_response(response, checks=_CHECKS)
-        if response.status_code == 200:
+        if response.status_code == 200 and "application/json" in response.headers["content-type"]:
             self._learn(case, response.json())
 
     def _make_real(self, case: Case[Any]) -> None:
@@ -135,6 +136,8 @@ class Fuzz:
             case.path_parameters["id"] = lease["id"]
         elif "id" in case.path_parameters and self._ids and self._mostly():
             case.path_parameters["id"] = self._random.choice(self._ids)
+        if "/agents/{id}" in case.operation.label and self._mostly():
+            case.path_parameters["id"] = self._random.choice(_WORKERS)
         if case.operation.label.endswith("/requeue") and self._failed and self._mostly():
             case.path_parameters["id"] = self._random.choice(self._failed)
         if "wait" in case.query:

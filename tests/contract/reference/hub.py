@@ -7,8 +7,9 @@ import json
 import re
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tests.contract.reference import frames, reading
@@ -71,13 +72,19 @@ async def task(broker: Any, _request: Request, caller: Any, body: bytes, name: s
     """POST /agents/{id}/task."""
     values = reading.json_object(body, 400)
     command = values.pop("type", None)
-    require(isinstance(command, str) and reading.COMMAND.fullmatch(command), 400, "invalid type")
     payload = kept(values)
-    require(len(payload.encode()) <= 262144, 400, "task too large")
     require(name in broker.names(), 404, "agent not found")
     submission = {"command": command, "payload": payload, "agent": name}
     job = await broker.submit(None, caller, json.dumps(submission).encode())
     return {"taskId": job["id"], "status": "sent"}
+
+
+async def log(broker: Any, request: Request, _caller: Any, _body: bytes, name: str) -> Any:
+    """GET /agents/{id}/log."""
+    after = reading.number("after", request.query.get("after"), 0, 2**53, 0)
+    lines = reading.number("lines", request.query.get("lines"), 1, 1000, 100)
+    require(name in broker.names(), 404, "agent not found")
+    return {"lines": [entry for entry in broker.lines.logs[name][-1000:] if entry["n"] > after][-lines:]}
 
 
 async def cordon(broker: Any, request: Request, _caller: Any, _body: bytes, name: str) -> Any:
@@ -148,6 +155,8 @@ class Lines:
         self.store = broker.store
         self.lines: dict[str, Line] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.numbers = count(1)
+        self.logs: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     async def serve(self, request: Request, writer: asyncio.StreamWriter) -> None:
         """Serve one line."""
@@ -316,10 +325,13 @@ class Lines:
             self.store.write(mine[job_id], lease_until=time.time() + mine[job_id]["lease_seconds"])
         return {"held": sorted(held), "lost": sorted(leases.keys() - set(held))}
 
-    def log(self, _line: Line, envelope: dict[str, Any]) -> None:
+    def log(self, line: Line, envelope: dict[str, Any]) -> None:
         """A `log`."""
         texts = envelope["payload"].get("lines")
         require(isinstance(texts, list) and all(isinstance(text, str) for text in texts), 400, "lines must be texts")
+        for text in texts:
+            entry = {"n": next(self.numbers), "at": int(time.time()), "taskId": envelope["payload"].get("taskId")}
+            self.logs[line.name].append(entry | {"text": text[:4096]})
 
     def task(self, _line: Line, _envelope: dict[str, Any]) -> None:
         """A `task`, which is for agents."""
@@ -343,9 +355,10 @@ HEAR: dict[str, Callable[..., Any]] = {
 CALLS: dict[str, Callable[..., Any]] = {
     "POST /agents/register": register,
     "GET /agents/{id}/status": status,
+    "GET /agents/{id}/log": log,
     "POST /agents/{id}/task": task,
     "POST /agents/{id}/cordon": cordon,
     "POST /agents/{id}/uncordon": cordon,
     "DELETE /agents/{id}": remove,
 }
-ROLES = {call: ["bot"] if call.endswith(("status", "task")) else ["admin"] for call in CALLS}
+ROLES = {call: ["bot"] if call.endswith(("status", "task", "log")) else ["admin"] for call in CALLS}
