@@ -66,9 +66,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run for a job; ``cwd`` is absolute and lies in the workspace, ``stdin`` is what it can read."""
+    """A program to run for a job.
+
+    Attributes:
+        argv: The program and its arguments.
+        cwd: Where it starts, absolute.
+        timeout_ms: How long it may take.
+        stdin: What it can read; None for nothing.
+        walled: Whether it is kept to the workspace, and from gaining rights.
+    """
 
     argv: tuple[str, ...]
     cwd: str
     timeout_ms: int
     stdin: str | None = None
+    walled: bool = True

@@ -66,7 +66,7 @@ TimeoutStopSec={TERM_SECONDS}
 RuntimeMaxSec={command.timeout_ms}ms
 Environment={" ".join(f"{key}={value}" for key, value in variables)}
 UnsetEnvironment=XDG_RUNTIME_DIR DBUS_SESSION_BUS_ADDRESS SSH_AUTH_SOCK
-{_RANK}{_RULES}{_limits(settings)}"""
+{_RANK}{_RULES if command.walled else ""}{_limits(settings)}"""
 
 
 def lease_timer(claim: Claim) -> str:

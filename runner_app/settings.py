@@ -60,6 +60,7 @@ class Settings:
     backend: str
     job_limits: Limits | None
     jobs_limits: Limits | None
+    sudo: bool
 
     @property
     def jobs_dir(self) -> Path:
@@ -132,6 +133,7 @@ def _read(environment: Mapping[str, str], dialect: str) -> Settings:
         backend=backend,
         job_limits=_limits(environment, "RUNNER_JOB_LIMITS"),
         jobs_limits=_limits(environment, "RUNNER_JOBS_LIMITS"),
+        sudo=_flag(environment, "RUNNER_SUDO"),
     )
 
 
@@ -249,6 +251,14 @@ def _limits(environment: Mapping[str, str], variable: str) -> Limits | None:
         message = f"{variable} is {text!r}: say memory=BYTES cpu=PERCENT tasks=NUMBER"
         raise SettingsError(message)
     return Limits(*map(int, match.groups())) if match else None
+
+
+def _flag(environment: Mapping[str, str], variable: str) -> bool:
+    text = environment.get(variable) or "no"
+    if text not in {"yes", "no"}:
+        message = f"{variable} is {text!r}: say yes or no"
+        raise SettingsError(message)
+    return text == "yes"
 
 
 def _backend(environment: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from runner_app import records
@@ -18,7 +19,7 @@ COMMAND = "command.json"
 SCRIPT = "script"
 LEASE = "lease"
 
-_PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36
 _LOOK_SECONDS = 0.5
 _SHELL = ["/bin/sh"]
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM}
@@ -89,9 +90,10 @@ class Supervision:
 
     def _kill_tree(self) -> None:
         """Kill every descendant: an orphan becomes our child, so none can hide behind setsid or a double fork."""
-        while children := _children():
-            for pid in children:
-                os.kill(pid, signal.SIGKILL)
+        while pids := children():
+            for pid in pids:
+                with suppress(PermissionError):  # root's, whose guard ends it
+                    os.kill(pid, signal.SIGKILL)
             signal.sigtimedwait({signal.SIGCHLD}, _LOOK_SECONDS)
             self._reap()
 
@@ -115,7 +117,8 @@ class Supervision:
         return {"result": "timeout" if reason == "timeout" else result, "code": code, "status": word}
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
+    """Return the processes whose parent we are."""
     pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
     return [pid for pid in pids if (fields := _stat(pid)) and fields[1] == str(os.getpid())]
 
@@ -143,7 +146,7 @@ def main(directory: Path) -> int:
     """Supervise the job in ``directory``, unless another start has taken it."""
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     supervision = Supervision(directory)
     identity = {"pid": os.getpid(), "ticks": start_ticks(os.getpid()), "invocation": ""}
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runner_app import records, sandbox, walls
-from runner_app.execution import ExecutionError, StartError, recorded_ending, write_script
+from runner_app.execution import ExecutionError, StartError, becoming, recorded_ending, write_script
 from runner_app.job import Command
 from runner_app.journal import Claim
 from runner_app.outcome import STOP_OUTPUT, Stage, kept_ending, stage
@@ -36,7 +36,8 @@ class SystemdUnits:
 
     async def start(self, claim: Claim, command: Command) -> None:
         """See Executor. The dead-man timer comes first, so that no job is ever without one."""
-        write_script(claim, walls.script(command, self._settings, self._scratch.make(claim)))
+        tmp = self._scratch.make(claim)
+        write_script(claim, walls.script(command, self._settings, tmp) if command.walled else becoming(command))
         self._units.mkdir(parents=True, exist_ok=True)
         texts = (
             sandbox.job_unit(claim, command, self._settings),

@@ -41,7 +41,7 @@ def pull(workspace: Workspace, *, path: str) -> dict[str, object]:
         RefusedError: It cannot be pulled.
     """
     git, _ = _open(workspace, path)
-    git.run("pull", "--quiet", "--ff-only", "--no-rebase", "--no-recurse-submodules")
+    git.run("pull", "--quiet", "--ff-only", "--no-recurse-submodules")
     return {"repoPath": path, **_position(git)}
 
 

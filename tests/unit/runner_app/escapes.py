@@ -221,7 +221,7 @@ FAULTS = {
     "hooks": Fault([("git.py", '"-c", "core.hooksPath=/dev/null", ', "")]),
     "settings": Fault([("vetting.py", "if not _HARMLESS.fullmatch(key)", "if False")]),
     "home": Fault([("git.py", '            "GIT_CONFIG_GLOBAL": os.devnull,\n', "")]),
-    "submodules": Fault([("repository.py", '"--no-rebase", "--no-recurse-submodules"', '"--no-rebase"')]),
+    "submodules": Fault([("repository.py", '"--ff-only", "--no-recurse-submodules"', '"--ff-only"')]),
     "its own folder": Fault([("vetting.py", "if not stat.S_ISDIR(os.lstat(_FOLDER).st_mode):", "if False:")]),
     "its own entries": Fault([("vetting.py", "    _require_plain_entries(path)\n", "")]),
     "no other folder": Fault([("vetting.py", "if os.path.lexists(name)", "if False")]),

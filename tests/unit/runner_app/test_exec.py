@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runner_app import elevated
 from runner_app.handlers.exec import parse
 from runner_app.handlers.payload import DEFAULT_TIMEOUT_MS
 from runner_app.job import JobFailedError
@@ -93,8 +95,13 @@ def test_cwd_inside_the_workspace(settings: Settings) -> None:
 
 def test_sudo_is_an_agents_own_setting(settings: Settings) -> None:
     payload = json.dumps({"command": "id -u", "sudo": True})
-    with pytest.raises(JobFailedError, match="exec: sudo is not allowed to this agent"):
+    allowed = replace(settings, sudo=True)
+    with pytest.raises(JobFailedError, match="exec: sudo is not allowed to this agent: its runner has no RUNNER_SUDO"):
         parse("exec", payload, settings)
-    with pytest.raises(JobFailedError, match="unknown key 'sudo'"):
-        parse("build", payload, settings)
-    assert parse("exec", json.dumps({"command": "id -u", "sudo": False}), settings).argv == (*SHELL, "id -u")
+    with pytest.raises(JobFailedError, match="build: unknown key 'sudo'"):
+        parse("build", payload, allowed)
+    command = parse("exec", payload, allowed)
+    assert (command.argv, command.walled) == (elevated.command("run", (*SHELL, "id -u")), False)
+    for own in (settings, allowed):
+        command = parse("exec", json.dumps({"command": "id -u", "sudo": False}), own)
+        assert (command.argv, command.walled) == ((*SHELL, "id -u"), True)

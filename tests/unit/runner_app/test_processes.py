@@ -238,3 +238,17 @@ def test_a_watcher_wakes_for_its_directory_only(tmp_path: Path) -> None:
         watcher.close()
 
     asyncio.run(scene())
+
+
+def test_what_cannot_be_killed_is_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of root's ends by its guard."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    rounds = iter([[4_000_000], [4_000_000], []])
+    monkeypatch.setattr(supervisor, "children", lambda: next(rounds))
+    monkeypatch.setattr(os, "kill", refuse)
+    records.write(settings.jobs_dir / supervisor.COMMAND, {"environment": {}, "term_seconds": 1, "timeout_ms": 1})
+    supervisor.Supervision(settings.jobs_dir)._kill_tree()
+    assert next(rounds, None) is None

@@ -75,6 +75,16 @@ def test_rules(key: str, value: str, unit: dict[str, str]) -> None:
     assert unit[key] == value
 
 
+def test_a_job_for_root_may_gain_rights_and_keeps_its_limits(claim: Claim, settings: Settings) -> None:
+    limited = replace(settings, job_limits=Limits(1000, 50, 7))
+    command = Command(("true",), str(settings.workspace), 1500)
+    walled = parsed(sandbox.job_unit(claim, command, limited))
+    unwalled = parsed(sandbox.job_unit(claim, replace(command, walled=False), limited))
+    assert unwalled.items() <= walled.items()
+    assert {"MemoryMax", "RuntimeMaxSec", "OOMPolicy", "ExecStopPost"} <= set(unwalled)
+    assert {key for key in walled if key not in unwalled} >= {"NoNewPrivileges", "SystemCallArchitectures"}
+
+
 @pytest.mark.parametrize("key", ["RemainAfterExit", "CollectMode"])
 def test_a_unit_that_is_gone_has_left_its_record(key: str, unit: dict[str, str]) -> None:
     assert key not in unit

@@ -11,7 +11,7 @@ import pytest
 
 from runner_app import execution
 from runner_app.handlers.script import parse
-from runner_app.job import JobFailedError
+from runner_app.job import Command, JobFailedError
 
 if TYPE_CHECKING:
     from runner_app.settings import Settings
@@ -40,6 +40,12 @@ def test_python(settings: Settings) -> None:
 def test_a_script_arrives_as_it_was_sent(text: str, settings: Settings) -> None:
     done = run({"script": f"import sys\nsys.stdout.write({text!r})", "language": "python"}, settings)
     assert done.stdout == text
+
+
+def test_no_line_of_a_script_is_its_end(settings: Settings) -> None:
+    end = execution.stdin(Command(argv=(), cwd="", timeout_ms=1, stdin="another script")).splitlines()[-1]
+    done = run({"script": f"_ = '''\n{end}\n'''\nprint('whole')", "language": "python"}, settings)
+    assert done.stdout == "whole\n"
 
 
 def test_a_script_that_fails(settings: Settings) -> None:

@@ -32,6 +32,11 @@ def test_what_is_given_is_taken() -> None:
     assert settings.worker_id == "a1"
 
 
+def test_sudo_is_off_until_it_is_set() -> None:
+    found = [from_environment(GIVEN | {"RUNNER_SUDO": value}).sudo for value in ("", "no", "yes")]
+    assert found == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -54,6 +59,7 @@ def test_what_is_given_is_taken() -> None:
         ("POLL_INTERVAL_SEC", "nan"),
         ("RUNNER_MAX_JOBS", "0"),
         ("RUNNER_MAX_TIMEOUT_SEC", "-1"),
+        ("RUNNER_SUDO", "true"),
         ("RUNNER_BACKEND", "docker"),
         ("RUNNER_BACKEND", "systemd"),
     ],
