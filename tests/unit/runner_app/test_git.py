@@ -194,6 +194,20 @@ def test_a_host_without_git_is_said(scene: Scene, tmp_path: Path) -> None:
     assert said == "git:clone: git is not installed on this agent's host\n"
 
 
+def test_ssh_has_its_key_from_the_workspace_and_asks_nobody(scene: Scene, tmp_path: Path) -> None:
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/said\nfor last; do :; done\nexec sh -c "$last"\n')
+    ssh.chmod(0o755)
+    fields = {"repo": f"ssh://host{scene.served}", "destination": "repo"}
+    assert scene.run("git:clone", fields, PATH=f"{ssh.parent}:{os.environ['PATH']}").returncode == 0
+    options = (tmp_path / "said").read_text().split("host\n")[0].split()
+    folder = scene.workspace / ".ssh"
+    assert options[:2] == ["-F", "none"]
+    for option in ("BatchMode=yes", f"IdentityFile={folder}/id_ed25519", f"UserKnownHostsFile={folder}/known_hosts"):
+        assert f"-o{option}" in options
+
+
 class _Locked(http.server.BaseHTTPRequestHandler):
     """Answers everybody that a name and a password are wanted."""
 
