@@ -156,10 +156,15 @@ class Endpoint:
         host, port = self.url.removeprefix("http://").rsplit(":", 1)
         return socket.create_connection((host, int(port)), timeout=10)
 
-    def close(self) -> None:
+    def disconnect(self) -> None:
         """Close the clients."""
         for client in self._clients:
             client.close()
+        self._clients.clear()
+
+    def close(self) -> None:
+        """Close the clients."""
+        self.disconnect()
 
 
 class Broker(Endpoint):

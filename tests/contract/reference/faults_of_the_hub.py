@@ -239,12 +239,6 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         "hub", "hub_lines::an_agent_whose_line_was_cut_keeps_what_it_says_it_holds",
         "mine.keys() - leases.keys() - line.given.keys()", "mine.keys() - line.given.keys()",
     ),
-    "only the greeting takes back": (
-        "hub", "hub_lines::an_agent_whose_line_was_cut_keeps_what_it_says_it_holds",
-        "- line.given.keys():\n                self.broker.take_back(mine[job_id])\n            line.greeted = True",
-        "- (set() if line.greeted else line.given.keys()):\n                self.broker.take_back(mine[job_id])\n"
-        "            line.greeted = False",
-    ),
     "what is on its way is not taken back": (
         "hub", "hub_lines::what_was_given_on_a_new_line_is_not_taken_back_by_its_greeting",
         "mine.keys() - leases.keys() - line.given.keys()", "mine.keys() - leases.keys()",

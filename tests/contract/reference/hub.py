@@ -315,15 +315,20 @@ class Lines:
             require(type(lease.get("leaseEpoch")) is int, 400, "leaseEpoch: Field required")
         leases = line.given if listed is None else {lease["taskId"]: lease["leaseEpoch"] for lease in listed}
         self.store.know(line.name, health=measures | {"at": int(time.time())})
-        mine = {job["id"]: job for job in self.broker.running() if job["worker_id"] == line.name}
+        mine = self.held_by(line)
         if listed is not None and not line.greeted:
             for job_id in mine.keys() - leases.keys() - line.given.keys():
                 self.broker.take_back(mine[job_id])
             line.greeted = True
+            mine = self.held_by(line)
         held = [job_id for job_id, epoch in leases.items() if job_id in mine and mine[job_id]["lease_epoch"] == epoch]
         for job_id in held:
             self.store.write(mine[job_id], lease_until=time.time() + mine[job_id]["lease_seconds"])
         return {"held": sorted(held), "lost": sorted(leases.keys() - set(held))}
+
+    def held_by(self, line: Line) -> dict[str, Job]:
+        """What an agent runs."""
+        return {job["id"]: job for job in self.broker.running() if job["worker_id"] == line.name}
 
     def log(self, line: Line, envelope: dict[str, Any]) -> None:
         """A `log`."""
