@@ -102,6 +102,13 @@ def test_tokens_come_from_credentials_where_no_variable_says_otherwise(tmp_path:
     assert (settings.worker_token, settings.bot_token) == ("from-file", "variable")
 
 
+def test_keys_of_tasks_come_from_credentials_too(tmp_path: Path) -> None:
+    (tmp_path / "api-key").write_text("from-file\n", encoding="utf-8")
+    (tmp_path / "agent-api-keys").write_text("a1=k1,a2=k2\n", encoding="utf-8")
+    settings = Settings.from_environment({"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert (settings.api_key, settings.agent_keys) == ("from-file", {"a1": "k1", "a2": "k2"})
+
+
 def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "bot-token").mkdir()
     with pytest.raises(SettingsError, match=r"^BOT_TOKEN: .*bot-token"):
@@ -110,3 +117,7 @@ def test_a_credential_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_tokens_are_not_shown() -> None:
     assert "secret" not in repr(Settings.from_environment({"BOT_TOKEN": "secret", "WORKER_TOKEN": "secret"}))
+    assert "secret" not in repr(Settings.from_environment({"API_KEY": "secret", "AGENT_API_KEYS": "a=secret"}))
+    with pytest.raises(SettingsError, match=r"its entry 2 is not$") as error:
+        Settings.from_environment({"AGENT_API_KEYS": "a=secret,b=secret"})
+    assert "secret" not in str(error.value)
