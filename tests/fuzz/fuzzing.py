@@ -67,6 +67,7 @@ class Fuzz:
         self._session = requests.Session()
         self._ids: deque[str] = deque(maxlen=20)
         self._leases: deque[dict[str, Any]] = deque(maxlen=5)
+        self._pulled: deque[dict[str, Any]] = deque(maxlen=5)
         self._failed: deque[str] = deque(maxlen=5)
         self._deadline = 0.0
         document = deepcopy(broker.document.document)
@@ -131,7 +132,8 @@ class Fuzz:
 
     def _make_real(self, case: Case[Any]) -> None:
         """Have most requests name a job, a lease and a worker that there are, and none wait for long."""
-        lease = self._random.choice(self._leases) if self._leases and self._mostly() else None
+        leases = self._pulled if "/api/agents/tasks/{id}" in case.operation.label else self._leases
+        lease = self._random.choice(leases) if leases and self._mostly() else None
         if "id" in case.path_parameters and lease:
             case.path_parameters["id"] = lease["id"]
         elif "id" in case.path_parameters and self._ids and self._mostly():
@@ -182,7 +184,7 @@ class Fuzz:
         if case.operation.label == "POST /api/tasks":
             self._ids.append(answer["task"]["id"])
         if case.operation.label == "GET /api/agents/tasks/pull" and answer["task"]:
-            self._leases.append(answer["task"] | {"worker_id": case.query["agent_id"]})
+            self._pulled.append(answer["task"] | {"worker_id": case.query["agent_id"]})
         if case.operation.label.endswith("/complete") and answer["message"] == "Task failure processed":
             self._failed.append(case.path_parameters["id"])
 
