@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
 SEED = 20261121
 # Far longer than it takes to meet a fault.
-_FAULT_SECONDS = 60
+_FAULT_SECONDS = 180
 _BROKEN = """
 import sys
 from broker_app.__main__ import main
