@@ -17,7 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from broker_app.dialects import hub_envelopes as envelopes
 from broker_app.dialects.hub import HUB
-from broker_app.errors import BrokerError, JobError, MalformedError, RefusedError
+from broker_app.errors import BrokerError, DatabaseError, JobError, MalformedError, RefusedError
 from broker_app.queue.commands import Claim, Hold, Post, Renew
 from broker_app.queue.job import Lease, Status
 
@@ -209,8 +209,8 @@ class Line:
             self._hub.count("in", envelope.type)
             self._broker.agents.saw(self.name)
             facts = await (self._hear(envelope) if envelope.to == HUB else self._pass_on(envelope))
-        except RefusedError:
-            raise
+        except (RefusedError, DatabaseError):
+            raise  # this ends the line: of a database that failed for now an `error` would be taken for an answer
         except BrokerError as error:
             job = {"taskId": error.job.id, "status": envelopes.word(error.job)} if hasattr(error, "job") else {}
             await self._send(envelopes.error(self.name, answered, str(error), time.time(), **job))

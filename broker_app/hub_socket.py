@@ -32,7 +32,7 @@ def hub_socket(broker: Broker) -> Callable[[WebSocket], Awaitable[None]]:
         await websocket.accept()
         try:
             caller = await _admit(broker, websocket)
-            slots = number("slots", websocket.query_params.get("slots"), 1, MAX_SLOTS, 1)
+            slots = number("slots", websocket.query_params.get("slots"), 0, MAX_SLOTS, 1)
         except UnauthorisedError:
             await websocket.close(BAD_TOKEN, "bad worker token")
         except WrongIdentityError as error:

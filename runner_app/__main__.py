@@ -14,15 +14,17 @@ from pathlib import Path
 from runner_app import __version__
 from runner_app.attempt import Services
 from runner_app.clients.client import BrokerError, Client
-from runner_app.clients.jobs import Identity, JobsClient
+from runner_app.clients.identity import Identity
+from runner_app.clients.jobs import JobsClient
 from runner_app.clients.tasks import Agent, TasksClient
 from runner_app.execution import ExecutionError
 from runner_app.handlers.inline import InlineCommands
+from runner_app.health import Health
 from runner_app.journal import Journal
 from runner_app.processes import ProcessGroups
 from runner_app.runner import Runner
 from runner_app.selftest import Selftest
-from runner_app.settings import PROCESS, SYSTEMD, TASKS, Settings, SettingsError, from_environment
+from runner_app.settings import HUB, PROCESS, SYSTEMD, TASKS, Settings, SettingsError, from_environment
 from runner_app.systemd import SystemdUnits
 from runner_app.watch import Watcher
 
@@ -101,6 +103,11 @@ def _client(settings: Settings) -> Client:
         agent = Agent(settings.worker_id, settings.token, settings.global_key, settings.capabilities, __version__)
         return TasksClient(settings.broker_url, agent, settings.lease_seconds)
     identity = Identity(settings.token, settings.worker_id, settings.capabilities, __version__)
+    if settings.dialect == HUB:
+        from runner_app.clients.hub import HubClient  # noqa: PLC0415 - its library is loaded only where it is used
+
+        journal, health = Journal(settings.jobs_dir), Health(settings.workspace)
+        return HubClient(settings.broker_url, identity, slots=settings.max_jobs, leases=journal.leases, health=health)
     return JobsClient(settings.broker_url, identity)
 
 

@@ -12,6 +12,7 @@ from runner_app.handlers import catalogue, output
 from runner_app.handlers.inline import InlineCommands
 from runner_app.job import JobFailedError
 from runner_app.journal import Claim
+from runner_app.live import LOOK_SECONDS, Live
 from runner_app.outcome import STOP_LEASE, STOP_OUTPUT, STOP_RUNNER, Stage, Verdict, describe, judge
 from runner_app.selftest import Selftest
 from runner_app.settings import SYSTEMD, Settings
@@ -121,15 +122,18 @@ class Attempt:
             STOP_OUTPUT: asyncio.create_task(self._output_exceeded()),
             STOP_RUNNER: asyncio.create_task(self._runner_ends()),
         }
+        telling = asyncio.create_task(self._tell_output(ended))
         try:
             await asyncio.wait({ended, *reasons.values()}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 reason = next(reason for reason, task in reasons.items() if task.done())
                 reasons[reason].result()
                 await self._stop(executor, reason)
-            return await ended
+            stage = await ended
+            await telling
+            return stage
         finally:
-            for task in (ended, *reasons.values()):
+            for task in (ended, telling, *reasons.values()):
                 task.cancel()
 
     async def _stop(self, executor: Executor, reason: str) -> None:
@@ -173,6 +177,15 @@ class Attempt:
             await asyncio.sleep(_OUTPUT_LOOK_SECONDS)
             if output.output_bytes(self._claim.directory) > OUTPUT_BYTES:
                 return
+
+    async def _tell_output(self, ended: asyncio.Task[Stage]) -> None:
+        """Tell what the job writes, where somebody wants to know."""
+        if log := self._services.client.log:
+            live = Live(self._claim.directory, from_now=self._adopted)
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=LOOK_SECONDS)
+                if lines := live.lines(ended=ended.done()):
+                    await log(self._claim.job, lines)
 
     async def _runner_ends(self) -> None:
         await self._stop_ordered.wait()

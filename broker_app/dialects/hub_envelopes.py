@@ -116,7 +116,8 @@ def lines(envelope: Envelope) -> tuple[str | None, list[str]]:
 
 def task(job: Job, now: float) -> dict[str, Any]:
     """A job that an agent was given."""
-    payload = {**shown(job.payload), "type": job.command, "taskId": job.id, "leaseEpoch": job.lease_epoch}
+    lease = {"leaseEpoch": job.lease_epoch, "leaseSeconds": job.lease_seconds}
+    payload = {**shown(job.payload), "type": job.command, "taskId": job.id, **lease}
     return envelope_to(job.worker or "", "task", payload, now)
 
 

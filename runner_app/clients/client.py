@@ -1,7 +1,7 @@
 """What the runner asks of a client, whatever dialect it speaks, and what a client answers where it has no success."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -50,6 +50,10 @@ class Client(Protocol):
     """
 
     doubt: asyncio.Event
+
+    @property
+    def log(self) -> Callable[[Job, list[str]], Awaitable[None]] | None:
+        """What takes the lines that a running job writes, where the dialect has a place for them."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -2,10 +2,8 @@
 
 import asyncio
 import http
-import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -13,28 +11,10 @@ import httpx
 
 from runner_app.clients.client import LeaseLostError, RefusedError
 from runner_app.clients.http import TIMEOUT, Http, claim_timeout, judge, renewal_timeout
+from runner_app.clients.identity import Identity
 from runner_app.job import Job
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who asks; sent with every call."""
-
-    token: str
-    worker_id: str
-    capabilities: tuple[str, ...]
-    version: str
-
-    def headers(self) -> dict[str, str]:
-        """Return the headers of the dialect."""
-        return {
-            "X-Worker-Token": self.token,
-            "X-Worker-Id": self.worker_id,
-            "X-Worker-Caps": json.dumps(self.capabilities),
-            "X-Runner-Version": self.version,
-        }
 
 
 class JobsClient:
@@ -118,6 +98,8 @@ class JobsClient:
             BrokerError: See there.
         """
         await self._tell(job, "release", reason=reason)
+
+    log = None
 
     def let_go(self) -> None:
         """Doubt: the broker thinks that a job which was let go is ours."""

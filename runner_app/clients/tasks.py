@@ -106,6 +106,8 @@ class TasksClient:
         """
         await self._renew(job, _LEAST_LEASE_SECONDS)
 
+    log = None
+
     def let_go(self) -> None:
         """Leave it to the lease's end."""
 

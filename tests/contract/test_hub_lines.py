@@ -87,11 +87,12 @@ def test_a_task_is_pushed_the_moment_it_exists(broker: Endpoint, admin: httpx.Cl
         began = time.monotonic()
         envelope = agent.next()
         assert time.monotonic() - began < 2
-    assert envelope["payload"] == {"type": "exec", "command": "ls", "taskId": task_id, "leaseEpoch": 1}
+    shown = job(broker, task_id)
+    lease = {"leaseEpoch": 1, "leaseSeconds": shown["lease_seconds"]}
+    assert envelope["payload"] == {"type": "exec", "command": "ls", "taskId": task_id, **lease}
     assert envelope.keys() == {"id", "from", "to", "type", "timestamp", "payload"}
     assert (envelope["from"], envelope["to"], envelope["type"]) == ("hub", cap, "task")
     assert abs(envelope["timestamp"] / 1000 - time.time()) < 30
-    shown = job(broker, task_id)
     assert (shown["status"], shown["worker_id"]) == ("running", cap)
 
 
@@ -108,7 +109,9 @@ def test_a_task_for_an_agent_that_is_away_is_delivered_when_it_comes(admin: http
 def test_a_job_of_another_dialect_is_a_task(broker: Endpoint, url: str, cap: str) -> None:
     job_id = submit(broker.bot(), requires={"caps": [cap]}, payload="hello")
     with line(url, cap) as agent:
-        assert agent.task() == {"type": "ping", "text": "hello", "taskId": job_id, "leaseEpoch": 1}
+        task = agent.task()
+    assert (task.pop("leaseEpoch"), task.pop("leaseSeconds")) == (1, job(broker, job_id)["lease_seconds"])
+    assert task == {"type": "ping", "text": "hello", "taskId": job_id}
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,11 @@ HUB: dict[str, tuple[str, str, str, str]] = {
     ),
     "a task has its lease": (
         "hub", "hub_lines::a_task_is_pushed_the_moment_it_exists",
-        '"leaseEpoch": job["lease_epoch"]}', '"leaseEpoch": 0}',
+        '{"leaseEpoch": job["lease_epoch"],', '{"leaseEpoch": 0,',
+    ),
+    "a task says how long its lease is": (
+        "hub", "hub_lines::a_task_is_pushed_the_moment_it_exists",
+        ', "leaseSeconds": job["lease_seconds"]}', "}",
     ),
     "registered capabilities count": (
         "hub", "hub_lines::a_job_of_another_dialect_is_a_task",

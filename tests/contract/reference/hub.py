@@ -213,8 +213,9 @@ class Lines:
             held = [job for job in self.broker.running() if job["worker_id"] == line.name]
             if len(held) < line.slots and (job := self.broker.next(line)):
                 line.given[job["id"]] = job["lease_epoch"]
-                identity = {"type": job["command"], "taskId": job["id"], "leaseEpoch": job["lease_epoch"]}
-                self.send(line, "task", shown(job["payload"]) | identity)
+                identity = {"type": job["command"], "taskId": job["id"]}
+                lease = {"leaseEpoch": job["lease_epoch"], "leaseSeconds": job["lease_seconds"]}
+                self.send(line, "task", shown(job["payload"]) | identity | lease)
                 continue
             await changed.wait()
 

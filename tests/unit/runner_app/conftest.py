@@ -57,6 +57,12 @@ class Broker:
         self._http = httpx.Client(base_url=self.url, headers={"X-Bot-Token": "bot"}, timeout=40, trust_env=False)
         self._process: subprocess.Popen[bytes] | None = None
 
+    def mint(self, role: str, name: str) -> str:
+        """Have it know one more token."""
+        command = [sys.executable, "-m", "broker_app", "token", "mint", "--role", role, name]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self._process = subprocess.Popen([sys.executable, "-m", "broker_app", "serve"], env=self._environment)
@@ -94,6 +100,20 @@ class Broker:
     def task(self, job_id: str) -> dict[str, Any]:
         """Look a job up in the tasks dialect."""
         return dict(self._http.get(f"/api/tasks/{job_id}", headers=_GLOBAL).raise_for_status().json())
+
+    def register(self, agent: str) -> None:
+        """Register an agent in the hub's dialect."""
+        headers = {"Authorization": f"Bearer {self.mint('admin', 'registrar')}"}
+        self._http.post("/agents/register", json={"agentId": agent}, headers=headers).raise_for_status()
+
+    def submit_to(self, agent: str, kind: str, **payload: object) -> str:
+        """Submit a job in the hub's dialect."""
+        answer = self._http.post(f"/agents/{agent}/task", json={"type": kind, **payload})
+        return str(answer.raise_for_status().json()["taskId"])
+
+    def agent(self, name: str) -> dict[str, Any]:
+        """Look an agent up in the hub's dialect."""
+        return dict(self._http.get(f"/agents/{name}/status").raise_for_status().json()["agent"])
 
     def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
         """Look a job up."""

@@ -12,7 +12,8 @@ import pytest
 
 from runner_app.clients.backoff import Backoff
 from runner_app.clients.client import LeaseLostError, RefusedError, UnauthorizedError, UnavailableError
-from runner_app.clients.jobs import Identity, JobsClient
+from runner_app.clients.identity import Identity
+from runner_app.clients.jobs import JobsClient
 from runner_app.job import Job
 from tests.unit.runner_app.scripted import Server, answer, listening
 

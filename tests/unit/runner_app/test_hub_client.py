@@ -1,0 +1,262 @@
+"""The hub client against a small hub that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from runner_app.clients import hub as hub_client
+from runner_app.clients.backoff import Backoff
+from runner_app.clients.client import LeaseLostError, RefusedError, UnauthorizedError, UnavailableError
+from runner_app.clients.hub import HubClient
+from runner_app.clients.identity import Identity
+from runner_app.job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+JOB = Job(id="j1", command="exec", payload="", lease_epoch=2, lease_seconds=60, max_deliveries=5)
+IDENTITY = Identity(token="own", worker_id="w1", capabilities=("gpu",), version="1.2")
+TASK = {"type": "ping", "text": "hello", "taskId": "j1", "leaseEpoch": 2, "leaseSeconds": 60}
+
+
+class Hub:
+    """Answers each envelope by `reply`, keeps them all, and can say something of its own."""
+
+    def __init__(self) -> None:
+        self.lines: list[ServerConnection] = []
+        self.heard: list[dict[str, Any]] = []
+        self._news = asyncio.Event()
+        self.reply: Callable[[dict[str, Any]], tuple[str, dict[str, Any]] | None] = self.agree
+        self.close_at_once: int | None = None
+
+    async def serve(self, line: ServerConnection) -> None:
+        if self.close_at_once:
+            await line.close(self.close_at_once, "bad worker token")
+            return
+        self.lines.append(line)
+        with suppress(ConnectionClosed):
+            async for text in line:
+                envelope = json.loads(text)
+                self.heard.append(envelope)
+                self._news.set()
+                if answer := self.reply(envelope):
+                    kind, payload = answer
+                    await self.say(kind, {"id": envelope["id"], **payload})
+
+    def agree(self, envelope: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        if envelope["type"] == "log":
+            return None
+        listed = [task["taskId"] for task in envelope["payload"].get("tasks", [])]
+        return "ack", {"held": listed, "lost": []}
+
+    async def say(self, kind: str, payload: dict[str, Any], sender: str = "hub") -> None:
+        envelope = {"id": "1", "from": sender, "to": "w1", "type": kind, "timestamp": 1, "payload": payload}
+        await self.lines[-1].send(json.dumps(envelope))
+
+    def payloads(self, kind: str) -> list[dict[str, Any]]:
+        return [envelope["payload"] for envelope in self.heard if envelope["type"] == kind]
+
+    async def has(self, kind: str) -> None:
+        while not self.payloads(kind):
+            self._news.clear()
+            await self._news.wait()
+
+    def slots(self) -> list[str]:
+        return [line.request.path.rpartition("=")[2] for line in self.lines if line.request]
+
+
+@asynccontextmanager
+async def talking(held: list[tuple[str, int]] | None = None) -> AsyncIterator[tuple[HubClient, Hub]]:
+    hub = Hub()
+    async with serve(hub.serve, "127.0.0.1", 0) as server, asyncio.timeout(20):
+        port = next(iter(server.sockets)).getsockname()[1]
+        leases = [] if held is None else held
+        async with HubClient(
+            f"http://127.0.0.1:{port}", IDENTITY, slots=4, leases=lambda: leases, health=lambda: {"cpu": 1.5}
+        ) as client:
+            yield client, hub
+
+
+def test_a_line_has_no_slots_until_jobs_are_wanted_and_begins_with_what_is_held() -> None:
+    async def scene() -> None:
+        async with talking([("j9", 3)]) as (client, hub):
+            await client.probe()
+            assert hub.slots() == ["0"]
+            await client.held([])
+            assert hub.slots() == ["0", "4"]
+            request = hub.lines[-1].request
+            assert request
+            assert request.path == "/agent/w1?slots=4"
+            assert request.headers["Authorization"] == "Bearer own"
+            assert json.loads(request.headers["X-Worker-Caps"]) == ["gpu"]
+            assert hub.payloads("health") == [{"cpu": 1.5, "tasks": [{"taskId": "j9", "leaseEpoch": 3}]}] * 2
+            await client.held([])
+            assert len(hub.lines) == 3
+
+    asyncio.run(scene())
+
+
+def test_a_line_that_was_being_opened_when_jobs_were_wanted_is_opened_again() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await asyncio.sleep(0)  # the line's address is made
+            await client.held([])
+            assert hub.slots()[-1] == "4"
+
+    asyncio.run(scene())
+
+
+def test_the_seeds_envelopes() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            await hub.say("task", TASK)
+            assert await client.next_job(5) == Job("j1", "ping", "hello", 2, 60, 5)
+            await client.heartbeat(JOB)
+            await client.result(JOB, "pong")
+            await client.fail(JOB, "why")
+            await client.release(JOB, "because")
+            await client.log(JOB, ["a", "b"])
+            await client.result(JOB, "after")
+            lease = {"taskId": "j1", "leaseEpoch": 2}
+            assert hub.payloads("health")[-1] == {"cpu": 1.5, "tasks": [lease]}
+            assert hub.payloads("response")[:3] == [
+                {**lease, "success": True, "result": "pong"},
+                {**lease, "success": False, "error": "why"},
+                {**lease, "released": True, "reason": "because"},
+            ]
+            assert hub.payloads("log") == [{"taskId": "j1", "lines": ["a", "b"]}]
+            for envelope in hub.heard:
+                assert list(envelope) == ["id", "from", "to", "type", "timestamp", "payload"]
+                assert (envelope["from"], envelope["to"]) == ("w1", "hub")
+            assert len({envelope["id"] for envelope in hub.heard}) == len(hub.heard)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (("error", {"error": "no", "taskId": "j1", "status": "running"}), LeaseLostError),
+        (("error", {"error": "no"}), RefusedError),
+        (("ack", {"held": [], "lost": ["j1"]}), LeaseLostError),
+    ],
+)
+def test_what_an_answer_means(reply: tuple[str, dict[str, Any]], error: type[Exception]) -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            hub.reply = lambda _: reply
+            with pytest.raises(error) as caught:
+                await client.heartbeat(JOB)
+            assert type(caught.value) is error
+
+    asyncio.run(scene())
+
+
+def test_a_heartbeat_that_is_answered_late_renews_nothing() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            hub.reply = lambda _: None
+            with pytest.raises(UnavailableError, match=r"within 0\.5 s"):
+                await client.heartbeat(Job("j1", "exec", "", 2, 6, 5))
+
+    asyncio.run(scene())
+
+
+def test_a_line_that_is_cut_is_opened_again_and_what_came_over_it_is_forgotten() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            hub.reply = lambda _: None
+            waiting = [asyncio.create_task(call) for call in (client.next_job(25), client.result(JOB, "x"))]
+            await hub.has("response")
+            hub.reply = hub.agree
+            before = len(hub.lines)
+            hub.lines[-1].transport.abort()
+            for call in waiting:
+                with pytest.raises(UnavailableError, match="cut"):
+                    await call
+            await client.held([])
+            assert len(hub.lines) == before + 1
+            await client.result(JOB, "x")
+
+    asyncio.run(scene())
+
+
+def test_an_envelope_of_another_agent_is_never_run() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            await hub.say("task", TASK, sender="w2")
+            await hub.lines[-1].send("[]")
+            assert await client.next_job(0) is None
+
+    asyncio.run(scene())
+
+
+def test_a_task_without_a_lease_is_not_taken() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            await hub.say("task", {"type": "ping", "taskId": "j1"})
+            with pytest.raises(ValueError, match="lease_epoch"):
+                await client.next_job(5)
+
+    asyncio.run(scene())
+
+
+def test_what_came_and_was_not_taken_is_given_back() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            await hub.say("task", TASK)
+            await client.result(JOB, "so that the task is here")
+        assert hub.payloads("response")[-1]["released"]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(4401, UnauthorizedError), (4403, UnauthorizedError), (1012, UnavailableError)]
+)
+def test_why_there_is_no_line_is_told(code: int, error: type[Exception]) -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            hub.close_at_once = code
+            with pytest.raises(error, match="bad worker token") as caught:
+                await client.held([])
+            assert type(caught.value) is error
+
+    asyncio.run(scene())
+
+
+def test_pauses_between_lines_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each is opened and closed at once, as by another runner of the same name."""
+    pauses: list[float] = []
+
+    class Noted(Backoff):
+        def next(self, *, at_least: float = 0) -> float:
+            pauses.append(super().next(at_least=at_least))
+            return 0
+
+    async def scene() -> None:
+        monkeypatch.setattr(hub_client, "Backoff", Noted)
+        async with talking() as (client, hub):
+            while len(pauses) < 7:
+                with suppress(UnavailableError):
+                    await client.probe()
+                    hub.lines[-1].transport.abort()
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
+    for pause, full in zip(pauses, (0.5, 1, 2, 4, 8, 16, 30), strict=False):
+        assert full / 2 <= pause <= full

@@ -1,0 +1,225 @@
+"""The runner's program against the broker's, over the hub's WebSocket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runner_app import supervisor
+from tests.unit.runner_app.conftest import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.unit.runner_app.conftest import Broker, Runner
+
+_WAITS = "echo start >> log; while ! [ -e go ]; do sleep 0.02; done; echo end >> log; echo ok"
+
+
+class Wire:
+    """Carries bytes between the runner and its broker, and can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._broker = ("127.0.0.1", port)
+        self._ends: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.opened = 0
+        self.away = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End every connection."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self) -> None:
+        """Carry nothing any more."""
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self.away:
+                    near.close()
+                    continue
+                far = socket.create_connection(self._broker)
+                self._ends += [near, far]
+                self.opened += 1
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=_carry, args=ends, daemon=True).start()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(autouse=True)
+def _speaking(broker: Broker, runner: Runner) -> None:
+    broker.register("w1")
+    runner.speak("hub")
+
+
+@pytest.fixture
+def wire(broker: Broker, runner: Runner) -> Iterator[Wire]:
+    wire = Wire(broker.port)
+    runner.environment["BROKER_URL"] = wire.url
+    yield wire
+    wire.close()
+
+
+def test_tasks_are_run(broker: Broker, runner: Runner) -> None:
+    early = broker.submit_to("w1", "ping", text="hello")
+    runner.start("run")
+    assert broker.finished(early)["result"] == "pong: hello"
+    job = broker.finished(broker.submit_to("w1", "exec", command="echo out; echo err >&2"))
+    assert json.loads(job["result"])["stdout"] == "out\n"
+    job = broker.finished(broker.submit_to("w1", "exec", command="exit 3"))
+    assert (job["status"], job["error"]) == ("failed", "exit code 3")
+    assert "unknown command 'dance'" in broker.finished(broker.submit_to("w1", "dance"))["error"]
+    agent = broker.agent("w1")
+    assert agent["status"] == "online"
+    assert {"cpu", "memory", "disk"} <= set(agent["health"])
+
+
+def test_jobs_run_side_by_side_up_to_the_limit(broker: Broker, runner: Runner) -> None:
+    runner.environment["RUNNER_MAX_JOBS"] = "2"
+    runner.start("run")
+    lines = [f"touch up{number}; while ! [ -e go ]; do sleep 0.02; done" for number in range(3)]
+    ids = [broker.submit_to("w1", "exec", command=line) for line in lines]
+    until(lambda: (runner.workspace / "up0").exists() and (runner.workspace / "up1").exists())
+    assert broker.job(ids[2], wait=1)["status"] == "queued"
+    (runner.workspace / "go").touch()
+    assert {broker.finished(job_id)["status"] for job_id in ids} == {"done"}
+
+
+def test_once(broker: Broker, runner: Runner) -> None:
+    empty = runner.call("--once")
+    assert (empty.returncode, "no job is waiting" in empty.stderr) == (0, True), empty.stderr
+    first, second = broker.submit_to("w1", "ping"), broker.submit_to("w1", "ping")
+    assert runner.call("--once").returncode == 0
+    assert broker.job(first)["status"] == "done"
+    assert (broker.job(second)["status"], broker.job(second)["attempts"]) == ("queued", 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [({"WORKER_TOKEN": "wrong"}, "refuses this worker"), ({"BROKER_URL": "http://127.0.0.1:1"}, "does not answer")],
+)
+@pytest.mark.parametrize("verb", ["check", "--once"])
+def test_a_mistake_is_said(verb: str, variables: dict[str, str], words: str, runner: Runner) -> None:
+    done = runner.call(verb, **variables)
+    assert done.returncode == 1
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "wrong" not in done.stderr
+
+
+def test_check(runner: Runner) -> None:
+    assert runner.call("check").returncode == 0
+
+
+def test_a_cut_in_the_middle_of_a_task_changes_nothing(broker: Broker, runner: Runner, wire: Wire) -> None:
+    runner.start("run")
+    job_id = broker.submit_to("w1", "exec", command=_WAITS)
+    for cuts in range(3):
+        until(lambda: runner.lines("log") == ["start"])
+        before = wire.opened
+        wire.cut()
+        until(lambda: wire.opened > before)  # noqa: B023 - it is called before the next turn
+        assert broker.job(job_id)["status"] == "running", cuts
+    (runner.workspace / "go").touch()
+    job = broker.finished(job_id)
+    assert (job["status"], job["attempts"], runner.lines("log")) == ("done", 1, ["start", "end"])
+
+
+def test_an_outcome_outlives_the_brokers_absence(broker: Broker, runner: Runner) -> None:
+    runner.environment["RUNNER_MAX_JOBS"] = "1"  # so that nobody asks for a job meanwhile
+    runner.start("run")
+    job_id = broker.submit_to("w1", "exec", command=_WAITS)
+    until(lambda: runner.lines("log"))
+    broker.stop()
+    (runner.workspace / "go").touch()
+    until(lambda: "not reported yet" in runner.log.read_text())
+    broker.start()
+    job = broker.finished(job_id)
+    assert (job["status"], job["attempts"], runner.lines("log")) == ("done", 1, ["start", "end"])
+
+
+def test_a_killed_runners_job_is_adopted(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit_to("w1", "exec", command=_WAITS)
+    until(lambda: runner.lines("log") == ["start"])
+    runner.end(signal.SIGKILL)
+    runner.start("run")
+    until(lambda: "adopted" in runner.log.read_text())
+    (runner.workspace / "go").touch()
+    job = broker.finished(job_id)
+    assert (job["status"], job["attempts"], runner.lines("log")) == ("done", 1, ["start", "end"])
+
+
+def test_a_job_that_died_with_its_supervisor_waits_for_no_lease(broker: Broker, runner: Runner) -> None:
+    line = "echo $PPID $$ >> pids; [ $(wc -l < pids) = 2 ] || exec sleep 300"
+    job_id = broker.submit_to("w1", "exec", command=line)
+    runner.start("run")
+    until(lambda: runner.lines("pids"))
+    for pid in map(int, runner.lines("pids")[0].split()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    job = broker.finished(job_id)
+    assert (job["status"], job["attempts"], len(runner.lines("pids"))) == ("done", 2, 2)
+
+
+def test_an_ordered_end_gives_jobs_back(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit_to("w1", "exec", command="touch up; exec sleep 300")
+    until((runner.workspace / "up").exists)
+    assert runner.end() == 0
+    assert (broker.job(job_id)["status"], broker.job(job_id)["attempts"]) == ("queued", 0)
+
+
+class TestShortLease:
+    """Leases short enough to see them run out."""
+
+    @pytest.fixture
+    def lease_seconds(self) -> float:
+        return 3
+
+    def test_a_long_job_keeps_its_lease(self, broker: Broker, runner: Runner) -> None:
+        runner.start("run")
+        job = broker.finished(broker.submit_to("w1", "exec", command="sleep 7"))
+        assert (job["status"], job["attempts"]) == ("done", 1)
+
+    def test_an_agent_that_was_away_for_a_lease_and_a_half_runs_the_job_again_and_reports_it_once(
+        self, broker: Broker, runner: Runner, wire: Wire
+    ) -> None:
+        runner.start("run")
+        line = "echo $$ >> pids; [ $(wc -l < pids) = 2 ] || exec sleep 300"
+        job_id = broker.submit_to("w1", "exec", command=line)
+        until(lambda: runner.lines("pids"))
+        wire.away = True
+        wire.cut()
+        until(lambda: supervisor.start_ticks(int(runner.lines("pids")[0])) is None)
+        until(lambda: broker.job(job_id)["status"] == "queued")
+        time.sleep(1.5)
+        wire.away = False
+        job = broker.finished(job_id)
+        assert (job["status"], job["attempts"], len(runner.lines("pids"))) == ("done", 2, 2)
