@@ -264,7 +264,8 @@ class Line:
             if len(self._held) >= self._slots:
                 await self._room.wait()
                 continue
-            greetings = self._greetings
+            async with self._greeting:  # a claim may overtake what a greeting takes back
+                greetings = self._greetings
             job = await self._perform(Claim(_CLAIM_SECONDS))
             if job is not None and (greetings == self._greetings or await self._still_mine(job)):
                 await self._give(job)
