@@ -255,6 +255,16 @@ def test_an_agent_whose_line_was_cut_keeps_what_it_says_it_holds(
     assert [job(broker, job_id)["attempts"] for job_id in (held, forgotten)] == [1, 2]
 
 
+def test_what_an_agent_ran_before_counts_against_its_slots(admin: httpx.Client, url: str, cap: str) -> None:
+    assign(admin, cap)
+    assign(admin, cap)
+    with line(url, cap) as agent:
+        agent.task()
+        agent.cut()
+    with line(url, cap) as agent:
+        assert agent.silent()
+
+
 def test_what_was_given_on_a_new_line_is_not_taken_back_by_its_greeting(
     broker: Endpoint, admin: httpx.Client, url: str, cap: str
 ) -> None:
