@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +113,11 @@ def test_a_line_that_was_being_opened_when_jobs_were_wanted_is_opened_again() ->
             assert hub.slots()[-1] == "4"
 
     asyncio.run(scene())
+
+
+def test_a_runner_that_speaks_otherwise_loads_no_websockets() -> None:
+    program = "import sys, runner_app.__main__; sys.exit('websockets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_the_seeds_envelopes() -> None:

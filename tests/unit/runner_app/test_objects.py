@@ -27,6 +27,14 @@ def test_an_object_is_kept_as_the_broker_keeps_it(value: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
+    "value", [{"text": ""}, {"text": '{"a": 1}'}, {"text": "x"}, {"text": 1}, {"text": "x", "y": 1}]
+)
+def test_what_would_be_shown_otherwise_is_kept_as_json(value: dict[str, Any]) -> None:
+    assert kept(value) == of_the_broker.kept(value)
+    assert shown(kept(value)) == value
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "hello", "[1]", "1", '{"a": ', '{"a": NaN}', '{"text": "x"}']
     + ['{"a": ' * depth + "1" + "}" * depth for depth in (31, 32, 33, 34, 100_000)]

@@ -44,6 +44,15 @@ def test_a_type_that_the_runner_does_not_know_fails_and_is_tried_again_by_the_br
     assert task["next_retry_at"]
 
 
+def test_a_lease_is_renewed_as_often_as_the_seeds_variable_says(broker: Broker, runner: Runner) -> None:
+    runner.environment["AIDSEC_HEARTBEAT_INTERVAL_SECONDS"] = "1"
+    runner.start("run")
+    task_id = broker.submit_task("exec", {"command": "touch up; exec sleep 300"})
+    until((runner.workspace / "up").exists)
+    first = broker.task(task_id)["lease_until"]
+    until(lambda: broker.task(task_id)["lease_until"] > first)
+
+
 def test_a_runner_that_is_stopped_leaves_its_task_to_a_short_lease(broker: Broker, runner: Runner) -> None:
     runner.start("run")
     task_id = broker.submit_task("exec", {"command": "touch up; exec sleep 300"})
