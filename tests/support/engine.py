@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from hcloud.servers import BoundServer
 
-TOKEN = "lab"
+# The engine hides a secret's text wherever it comes up in its output, so it must be in no other word.
+TOKEN = secrets.token_hex(16)
 SECONDS = 180
 _SECRETS = {"hcloud:token", "tailscale:oauthClientSecret"}
 
@@ -198,13 +200,13 @@ class Stack:
         written["config"] = {key: value for key, value in self.settings.items() if value is not None}
         self.engine.config.write_text(yaml.safe_dump(written))
 
-    def _hide(self, secrets: dict[str, str]) -> None:
+    def _hide(self, hidden: dict[str, str]) -> None:
         """Set configuration keys encrypted, as the program wants its tokens."""
-        if secrets:
-            pairs = [word for key, value in secrets.items() for word in ("--secret", f"{key}={value}")]
+        if hidden:
+            pairs = [word for key, value in hidden.items() for word in ("--secret", f"{key}={value}")]
             self._checked("config", "set-all", *pairs)
             written = yaml.safe_load(self.engine.config.read_text())["config"]
-            self.settings |= {key: written[key] for key in secrets}
+            self.settings |= {key: written[key] for key in hidden}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a pulumi command on the stack and return its process."""
