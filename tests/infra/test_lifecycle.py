@@ -90,8 +90,7 @@ def test_only_a_generation_moves_a_node_to_another_location(fleet: Fleet) -> Non
 
 def test_a_node_stays_where_its_volume_is(fleet: Fleet) -> None:
     fleet.nodes(broker_1={**BROKER, "location": "nbg1", "generation": 2})
-    result = fleet.stack.up()
-    assert result.status == 0, result.output
+    result = fleet.stack.up().succeeded()
     assert "broker-1: its volume is in fsn1, so that the server is made there too" in result.output
     assert fleet.location("broker-1") == "fsn1"
     assert set(fleet.apis.devices()) == set(NODES)
@@ -197,8 +196,7 @@ def test_a_policy_edited_by_hand_is_found_and_put_right(fleet: Fleet) -> None:
 
 
 def test_all_is_gone_after_destroy(fleet: Fleet) -> None:
-    destroy = fleet.stack.destroy()
-    assert destroy.status == 0, destroy.output
+    fleet.stack.destroy().succeeded()
     cloud = fleet.apis.cloud
     assert not fleet.servers()
     assert not fleet.apis.devices()

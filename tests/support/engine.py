@@ -47,6 +47,11 @@ class Result:
     seconds: float
     steps: list[tuple[str, str]] = field(default_factory=list)
 
+    def succeeded(self) -> Self:
+        """Return it; a command that failed is told with all its output."""
+        assert self.status == 0, self.output
+        return self
+
     @property
     def operations(self) -> dict[str, list[str]]:
         """The names by operation, sorted."""
@@ -261,9 +266,7 @@ class Stack:
         return found
 
     def _checked(self, *arguments: str) -> str:
-        result = self.run(*arguments)
-        assert result.status == 0, result.output
-        return result.output
+        return self.run(*arguments).succeeded().output
 
     def _operate(self, command: str, *options: str) -> Result:
         log = self.folder / "events.json"
