@@ -21,6 +21,7 @@ from lab import tools
 from lab.engine import Engine
 from lab.process import PROJECT
 from lab.tailscale_api.state import credentials
+from tests.support.ports import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,15 +274,6 @@ class Stack:
         log.unlink(missing_ok=True)
         result = self.run(command, "--event-log", str(log), *options)
         return Result(result.status, result.output, result.seconds, _steps(log))
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 def _steps(log: Path) -> list[tuple[str, str]]:
