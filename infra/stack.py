@@ -51,7 +51,7 @@ def deploy() -> None:
         devices=watched,
         ready=tailnet.write_rules(settings.tailnet, api),
         server_hooks=devices.hooks(watched, leftovers),
-        key_hooks=devices.key_hooks(api, leftovers),
+        key_hooks=devices.key_hooks(api, watched, leftovers),
     )
     hosts = [Node(node, around).host for node in settings.nodes]
     pulumi.export(

@@ -153,6 +153,11 @@ class Apis:
         body = {"key": key, "hostname": hostname}
         httpx.post(f"{self._tailnet_url}/_lab/join", json=body, trust_env=False).raise_for_status()
 
+    def leave(self, hostname: str) -> None:
+        """Have a machine be in touch with the tailnet no more."""
+        body = {"hostname": hostname}
+        httpx.post(f"{self._tailnet_url}/_lab/leave", json=body, trust_env=False).raise_for_status()
+
     def devices(self) -> dict[str, dict[str, Any]]:
         """Return the tailnet's devices by their names."""
         devices = self.tailnet("GET", "tailnet/-/devices").json()["devices"]

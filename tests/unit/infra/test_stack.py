@@ -31,7 +31,11 @@ PRICING = {
 }
 COMPUTED = {
     "hcloud:index/server:Server": {"ipv4Address": "203.0.113.1", "ipv6Address": "2001:db8::1"},
-    "tailscale:index/tailnetKey:TailnetKey": {"key": KEY},
+    "tailscale:index/tailnetKey:TailnetKey": {
+        "key": KEY,
+        "createdAt": "2026-01-01T00:00:00Z",
+        "expiresAt": "2026-01-01T01:00:00Z",
+    },
     "hcloud:index/volume:Volume": {"linuxDevice": "/dev/disk/by-id/scsi-0HC_Volume_1"},
 }
 
@@ -319,7 +323,9 @@ def test_hooks_stand_around_servers_keys_and_the_policy(declare: Any) -> None:
         assert list(hooks.before_create) == ["device-before-create"]
         assert list(hooks.before_update) == ["device-before-update"]
         assert list(hooks.after_delete) == ["device-after-delete"]
-        assert list(declared.options[f"{name}-key"].hooks.before_create) == ["key-before-create"]
+        hooks = declared.options[f"{name}-key"].hooks
+        assert list(hooks.before_create) == ["key-before-create"]
+        assert list(hooks.before_delete) == ["key-before-delete"]
     assert list(declared.options["policy"].hooks.before_create) == ["policy-before-create"]
 
 
