@@ -1,7 +1,9 @@
-"""The calls of Hetzner's API (https://docs.hetzner.cloud) for servers that are in no state."""
+"""The calls of Hetzner's API (https://docs.hetzner.cloud) for servers and SSH keys that are in no state."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,8 +34,16 @@ class Server:
     protected: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SshKey:
+    """A public key as the API has it."""
+
+    id: int
+    labels: Mapping[str, str]
+
+
 class Hetzner:
-    """One project's servers. Safe to use from several threads."""
+    """One project's servers and SSH keys. Safe to use from several threads."""
 
     def __init__(self, access: HetznerAccess, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._service = Service("Hetzner's API", f"{access.url}/", sleep=sleep)
@@ -50,6 +60,14 @@ class Hetzner:
                 created=datetime.fromisoformat(server["created"]),
                 protected=server["protection"]["delete"],
             )
+        return None
+
+    def ssh_key(self, public_key: str) -> SshKey | None:
+        """Return what a public key is registered as, under whatever name: a project takes it only once."""
+        blob = base64.b64decode(public_key.split()[1])
+        asked = {"fingerprint": hashlib.md5(blob, usedforsecurity=False).digest().hex(":")}
+        for key in self._service.read("GET", "ssh_keys", "ssh_keys", token=self._token, params=asked)["ssh_keys"]:
+            return SshKey(id=key["id"], labels=key["labels"])
         return None
 
     def delete_server(self, server: Server) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.support.kit import BROKER, NODES
+from tests.support.kit import BROKER, NODES, PUBLIC_KEY
 
 if TYPE_CHECKING:
     from tests.support.kit import Fleet
@@ -202,3 +202,14 @@ def test_all_is_gone_after_destroy(fleet: Fleet) -> None:
     assert not fleet.apis.devices()
     assert not [*cloud.volumes.get_all(), *cloud.networks.get_all(), *cloud.firewalls.get_all()]
     assert not [*cloud.ssh_keys.get_all(), *cloud.placement_groups.get_all()]
+
+
+def test_an_ssh_key_registered_by_hand_is_used_and_outlives_the_stack(new: Fleet) -> None:
+    theirs = new.apis.cloud.ssh_keys.create(name="by hand", public_key=PUBLIC_KEY)
+    new.nodes(agents_1=None, agents_2=None)
+    assert not [name for name in new.up()["create"] if name.endswith("-ssh-key")]
+    new.is_settled()
+    destroy = new.stack.destroy()
+    assert destroy.status == 0, destroy.output
+    (kept,) = new.apis.cloud.ssh_keys.get_all()
+    assert (kept.id, kept.name, kept.labels) == (theirs.id, "by hand", {})

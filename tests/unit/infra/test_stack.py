@@ -74,17 +74,21 @@ class Monitor(mocks.MockMonitor):
 @pytest.fixture
 def apis() -> Iterator[Server]:
     policy: dict[str, Any] = {"tagOwners": OWNERS, "acls": []}
+    registered: list[dict[str, Any]] = []
 
     def answer(request: Request) -> tuple[int, Any]:
         known = {
             "/pricing": {"pricing": PRICING},
+            "/ssh_keys": {"ssh_keys": registered},
             "/api/v2/tailnet/-/acl": policy,
             "/api/v2/tailnet/-/dns/preferences": {"magicDNS": True},
         }
-        return (200, known[request.path]) if request.path in known else (501, request.path)
+        path = request.path.partition("?")[0]
+        return (200, known[path]) if path in known else (501, path)
 
     with serving(answer) as server:
         server.policy = policy  # type: ignore[attr-defined]
+        server.registered = registered  # type: ignore[attr-defined]
         yield server
 
 
@@ -154,6 +158,22 @@ def test_a_server_is_wired_to_what_it_needs(declare: Any) -> None:
     assert all(part in server["userData"]["value"] for part in ("--hostname=agents-2", KEY, SSH_KEY))
     before = {urn.rpartition("::")[2] for urn in declared.options["agents-2-server"].dependencies}
     assert {"dev-subnet", "agents-2-key"} <= before
+
+
+@pytest.mark.parametrize("labels", [{}, {"managed-by": "openclaw-fleet", "stack": "other"}])
+def test_an_ssh_key_that_somebody_registered_is_used_and_not_declared(
+    declare: Any, apis: Server, labels: dict[str, str]
+) -> None:
+    apis.registered.append({"id": 4711, "labels": labels})  # type: ignore[attr-defined]
+    declared = declare()
+    assert not [name for name in declared.inputs if name.endswith("-ssh-key")]
+    assert declared.inputs["agents-1-server"]["sshKeys"] == ["4711"]
+
+
+def test_an_ssh_key_of_the_stack_s_own_stays_its_own_with_labels_added_by_hand(declare: Any, apis: Server) -> None:
+    labels = {"managed-by": "openclaw-fleet", "stack": "dev", "by": "hand"}
+    apis.registered.append({"id": 4711, "labels": labels})  # type: ignore[attr-defined]
+    assert [name for name in declare().inputs if name.endswith("-ssh-key")]
 
 
 def test_user_data_is_a_secret(declare: Any) -> None:
