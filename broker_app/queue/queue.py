@@ -134,7 +134,7 @@ class Queue:
         Its waiting claims end first, without a job: whoever waits there has no ear any more. What one of them took
         just then is not charged, since it reached nobody.
         """
-        await self._waiters.dismiss(worker)
+        await self._waiters.dismiss({worker})
         now = self._clock()
         jobs = await self._store.take_back(worker, leases, partial(transitions.expire, now=now))
         for job in jobs:
@@ -177,7 +177,10 @@ class Queue:
     async def reclaim(self) -> float:
         """Take back the leases that have ended; returns the seconds until the next look.
 
-        That is at most one second, the shortest lease: one granted after the look is seen in time.
+        The waiting claims of the workers that lost them end first, without a job: the kernel keeps the connection of
+        a worker that hangs, or is cut off, so a call from before the loss is no sign of life. Who lives calls again.
+
+        The pause is at most one second, the shortest lease: one granted after the look is seen in time.
         """
         while True:
             now = self._clock()
@@ -186,6 +189,7 @@ class Queue:
                 return _LONGEST_SLEEP
             if expiry > now:
                 return min(max(expiry - now, _SHORTEST_SLEEP), _LONGEST_SLEEP)
+            await self._waiters.dismiss(await self._store.losers(now))
             for job in await self._store.expire(now, partial(transitions.expire, now=now)):
                 _LOG.warning("lease lost: job %s (%s) is %s", job.id, job.command, job.outcome or job.status)
 

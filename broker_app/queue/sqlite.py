@@ -32,6 +32,7 @@ UPDATE jobs SET status = :status, outcome = :outcome, started_at = :started_at, 
 WHERE id = :id
 """
 _OLDEST = "SELECT n FROM jobs WHERE status = 'queued' AND agent IS ? AND needs = ? ORDER BY n LIMIT 1"
+_LOSERS = "SELECT worker FROM jobs WHERE status = 'running' AND lease_until <= ?"
 _EXPIRED = """
 SELECT * FROM jobs WHERE status = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?
 """
@@ -106,6 +107,11 @@ class SqliteStore:
             return self._apply(connection, _find(connection, job_id), transition)
 
         return await self._write(change, durable=durable)
+
+    async def losers(self, now: float) -> frozenset[str | None]:
+        """See `Store`."""
+        rows = await self._database.read(lambda connection: connection.execute(_LOSERS, (now,)).fetchall())
+        return frozenset(worker for (worker,) in rows)
 
     async def expire(self, now: float, transition: Transition) -> tuple[Job, ...]:
         """See `Store`."""

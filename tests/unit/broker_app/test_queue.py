@@ -58,6 +58,28 @@ def test_a_lease_ends_with_the_clock(bench: Callable[..., Any], run: Callable[[A
     run(work())
 
 
+@pytest.mark.parametrize("loser", [W1, Worker()], ids=["named", "nameless"])
+def test_a_lost_lease_ends_what_its_worker_waits_for_and_nobody_elses_wait(
+    bench: Callable[..., Any], run: Callable[[Any], Any], loser: Worker
+) -> None:
+    """The job goes to the other, who has waited for less long, with the next epoch: in between nobody had it."""
+
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order())
+            await b.queue.claim(loser)
+            deaf = [asyncio.create_task(b.queue.claim(loser, wait=8)) for _ in range(2)]
+            other = asyncio.create_task(b.queue.claim(Worker("w2"), wait=8))
+            await asyncio.sleep(0.05)
+            b.clock.now += 60
+            await b.queue.reclaim()
+            again = await other
+            assert (again.id, again.attempts, again.lease_epoch) == (job.id, 2, 2)
+            assert [task.done() and task.result() for task in deaf] == [None, None]
+
+    run(work())
+
+
 def test_nothing_ends_the_timer(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with bench() as b:
@@ -73,7 +95,7 @@ def test_nothing_ends_the_timer(bench: Callable[..., Any], run: Callable[[Any], 
             b.store.expire = failing
             b.clock.now += 61
             timer = asyncio.create_task(b.queue.keep_leases())
-            again = await b.queue.claim(W1, wait=8)
+            again = await b.queue.claim(Worker("w2"), wait=8)
             assert (again.id, again.attempts, failures) == (job.id, 2, [])
             timer.cancel()
 
@@ -328,6 +350,7 @@ def test_a_refused_change_leaves_the_job_alone(bench: Callable[..., Any], run: C
 def test_the_queries_use_their_indexes(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     cases = [
         (store._OLDEST, (None, ""), "jobs_queued"),
+        (store._LOSERS, (0.0,), "jobs_running"),
         (store._EXPIRED, (0.0, 1), "jobs_running"),
         (store._RUNNING_BY, ("w1",), "jobs_running"),
         ("SELECT min(lease_until) FROM jobs WHERE status = 'running'", (), "jobs_running"),
