@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from infra.hetzner import Hetzner
     from infra.leftovers import Leftovers
     from infra.tailscale import Device, Tailscale
 
@@ -117,8 +118,11 @@ def _is_named(device: Device, name: str) -> bool:
     return device.label == name or (device.hostname == name and device.label.startswith(f"{name}-"))
 
 
-def hooks(devices: Devices, leftovers: Leftovers) -> ResourceHookBinding:
-    """Return what the engine is to call around a server's steps."""
+def hooks(devices: Devices, leftovers: Leftovers, hetzner: Hetzner) -> ResourceHookBinding:
+    """Return what the engine is to call around a server's steps.
+
+    A server that an interrupted run began to make is locked until it is made, and Hetzner's provider does not wait.
+    """
 
     def make_room(inputs: Mapping[str, Any]) -> None:
         name = _name(inputs)
@@ -134,12 +138,16 @@ def hooks(devices: Devices, leftovers: Leftovers) -> ResourceHookBinding:
         if old != new:
             await asyncio.to_thread(devices.before_rename, old, new)
 
+    async def before_delete(args: ResourceHookArgs) -> None:
+        await asyncio.to_thread(hetzner.await_idle, args.id)
+
     def after_delete(args: ResourceHookArgs) -> None:
         devices.after_delete(_name(args.old_inputs))
 
     return ResourceHookBinding(
         before_create=[ResourceHook("device-before-create", before_create)],
         before_update=[ResourceHook("device-before-update", before_update)],
+        before_delete=[ResourceHook("server-before-delete", before_delete)],
         after_delete=[ResourceHook("device-after-delete", after_delete)],
     )
 

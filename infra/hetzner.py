@@ -1,4 +1,4 @@
-"""The calls of Hetzner's API (https://docs.hetzner.cloud) for servers and SSH keys that are in no state."""
+"""The calls of Hetzner's API (https://docs.hetzner.cloud) for SSH keys that are in no state, and for servers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1.0
 _DELETION_SECONDS = 300
+_ACTION_SECONDS = 300
 # An action of the server's own is under way.
 _BUSY = frozenset({HTTPStatus.CONFLICT, HTTPStatus.LOCKED})
 
@@ -69,6 +70,27 @@ class Hetzner:
         for key in self._service.read("GET", "ssh_keys", "ssh_keys", token=self._token, params=asked)["ssh_keys"]:
             return SshKey(id=key["id"], labels=key["labels"])
         return None
+
+    def await_idle(self, server_id: str) -> None:
+        """Wait until nothing is being done to a server; one that is gone is idle.
+
+        Raises:
+            ServiceError: The API refused, or it took longer than five minutes.
+        """
+        deadline = time.monotonic() + _ACTION_SECONDS
+        while self._is_busy(server_id):
+            if time.monotonic() > deadline:
+                raise ServiceError(f"Hetzner's API: server {server_id} is still busy after {_ACTION_SECONDS} s")
+            self._sleep(_POLL_SECONDS)
+
+    def _is_busy(self, server_id: str) -> bool:
+        path, running = f"servers/{server_id}/actions", {"status": "running"}
+        try:
+            return bool(self._service.read("GET", path, "actions", token=self._token, params=running)["actions"])
+        except ServiceError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
 
     def delete_server(self, server: Server) -> None:
         """Delete a server and wait until it is gone; what is being done to it may come to its end before.

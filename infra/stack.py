@@ -52,7 +52,7 @@ def deploy() -> None:
         groups=common.groups,
         devices=watched,
         ready=tailnet.write_rules(settings.tailnet, api),
-        server_hooks=devices.hooks(watched, leftovers),
+        server_hooks=devices.hooks(watched, leftovers, hetzner),
         key_hooks=devices.key_hooks(api, watched, leftovers),
     )
     hosts = [Node(node, around).host for node in settings.nodes]

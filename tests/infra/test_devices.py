@@ -37,10 +37,13 @@ def api(tmp_path: Path) -> Iterator[Client]:
 
 
 @pytest.fixture
-def leftovers(hetzner: StandIn) -> Leftovers:
-    return Leftovers(
-        Hetzner(HetznerAccess(url=hetzner.endpoint, token=hetzner.token), sleep=lambda _: time.sleep(0.05))
-    )
+def servers(hetzner: StandIn) -> Hetzner:
+    return Hetzner(HetznerAccess(url=hetzner.endpoint, token=hetzner.token), sleep=lambda _: time.sleep(0.05))
+
+
+@pytest.fixture
+def leftovers(servers: Hetzner) -> Leftovers:
+    return Leftovers(servers)
 
 
 @pytest.fixture
@@ -195,10 +198,10 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_the_engine_calls_with_the_servers_names(ready: Client, leftovers: Leftovers) -> None:
+def test_the_engine_calls_with_the_servers_names(ready: Client, leftovers: Leftovers, servers: Hetzner) -> None:
     join(ready, "agents-1", connected=True)
     watched = Devices(tailscale(ready))
-    hooks = devices.hooks(watched, leftovers)
+    hooks = devices.hooks(watched, leftovers, servers)
     call(hooks.before_update, args("agents-1"))
     assert list(ready.devices()) == ["agents-1"]
     call(hooks.before_update, args("builder-1", "agents-1"))
@@ -212,13 +215,14 @@ def test_the_engine_calls_with_the_servers_names(ready: Client, leftovers: Lefto
 
 @pytest.mark.usefixtures("registered")
 def test_a_server_that_an_interrupted_run_made_goes_with_its_device(
-    ready: Client, leftovers: Leftovers, cloud: Any
+    ready: Client, leftovers: Leftovers, servers: Hetzner, cloud: Any
 ) -> None:
     name = unique("agents")
     create_server(cloud, name=name, labels={"stack": "lab", "join-key": "old"})
     join(ready, name, connected=True)
     watched = Devices(tailscale(ready))
-    hooks, key_hooks = devices.hooks(watched, leftovers), devices.key_hooks(tailscale(ready), watched, leftovers)
+    hooks = devices.hooks(watched, leftovers, servers)
+    key_hooks = devices.key_hooks(tailscale(ready), watched, leftovers)
     with pytest.raises(InfraError, match="not this stack's"):
         call(hooks.before_create, args(name, key="new"))
     assert cloud.servers.get_by_name(name)
@@ -271,6 +275,18 @@ def test_a_key_that_was_never_whole_goes_without_a_look_at_devices(ready: Client
     (hook,) = devices.key_hooks(tailscale(ready), Devices(tailscale(ready)), leftovers).before_delete or []
     call([hook], ResourceHookArgs("urn", "1", "agents-1-key", "type", old_inputs={}, old_outputs={"key": "secret"}))
     assert list(ready.devices()) == ["agents-1"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_server_of_the_state_is_deleted_once_nothing_is_being_done_to_it(
+    ready: Client, leftovers: Leftovers, servers: Hetzner, hetzner: StandIn, cloud: Any
+) -> None:
+    hooks = devices.hooks(Devices(tailscale(ready)), leftovers, servers)
+    hetzner.fault(action="create_server", seconds=2)
+    server = start_server(cloud, name=unique("agents")).server
+    call(hooks.before_delete, args(server.name, id_=str(server.id)))
+    server.delete().wait_until_finished()
+    call(hooks.before_delete, args(server.name, id_=str(server.id)))
 
 
 @pytest.mark.usefixtures("registered")

@@ -342,6 +342,7 @@ def test_hooks_stand_around_servers_keys_and_the_policy(declare: Any) -> None:
         hooks = declared.options[f"{name}-server"].hooks
         assert list(hooks.before_create) == ["device-before-create"]
         assert list(hooks.before_update) == ["device-before-update"]
+        assert list(hooks.before_delete) == ["server-before-delete"]
         assert list(hooks.after_delete) == ["device-after-delete"]
         hooks = declared.options[f"{name}-key"].hooks
         assert list(hooks.before_create) == ["key-before-create"]
