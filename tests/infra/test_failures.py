@@ -76,15 +76,20 @@ def test_after_a_kill_the_server_that_no_state_knows_goes_and_another_is_made(fl
     process.communicate(timeout=20)
     fleet.apis.await_device("agents-3")
     lost = fleet.servers()["agents-3"]
+    assert "`pulumi cancel`" in fleet.stack.up().output
     fleet.stack.run("cancel", "--yes").succeeded()
     again = fleet.stack.up()
     assert again.status != 0
+    assert "1 pending operations" in again.output
     assert "run `fleet up`, which makes another, or raise fleet:nodes.agents-3.generation by one" in again.output
     assert "agents-3" not in fleet.servers() | fleet.apis.devices()
     fleet.nodes(agents_3={"role": "runner", "generation": 2})
-    fleet.up()
+    fleet.stack.up("--refresh").succeeded()
     assert fleet.servers()["agents-3"] != lost
     assert set(fleet.servers()) == set(fleet.apis.devices()) == {*NODES, "agents-3"}
+    fleet.stack.refresh("--clear-pending-creates").succeeded()
+    assert "pending_operations" not in fleet.stack.state()
+    fleet.is_settled()
 
 
 @pytest.fixture
