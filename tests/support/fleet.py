@@ -90,6 +90,7 @@ class TestFleet:
     def program(self, *argv: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a program for which the stack's nodes are the fleet; `settings` are added to its environment."""
         environment = {**inventory.environment(), **rehearsal.settings(self.lab.lab), **settings}
+        environment["PATH"] = os.pathsep.join([str(_PROGRAMS), environment["PATH"]])
         program = shutil.which(argv[0], path=environment["PATH"])
         assert program
         return programs.run([program, *argv[1:]], environment=environment, timeout=120)
