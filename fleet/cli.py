@@ -111,7 +111,7 @@ def destroy(
             "wanted, say protect: false for these nodes in its configuration, then pulumi up, then this again"
         )
     if not yes and not typer.confirm(f"Delete everything that stack {selected.name} has, with its data?"):
-        raise typer.Exit(1)
+        raise FleetError("nothing was deleted")
     _change(selected, selected.destroy)
 
 
@@ -175,7 +175,8 @@ def _ask_about_losses(selected: stack.Stack) -> None:
     named = f"stack {selected.name} would {', '.join(losses)}, with the data on them"
     if not sys.stdin.isatty():
         raise FleetError(f"nothing was changed: {named}; where that is wanted, say fleet up --yes")
-    typer.confirm(f"{named[0].upper()}{named[1:]}. Go on?", abort=True)
+    if not typer.confirm(f"{named[0].upper()}{named[1:]}. Go on?"):
+        raise FleetError("nothing was changed")
 
 
 def _create(selected: stack.Stack) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 PROJECT = Path(__file__).resolve().parent.parent
 _INVENTORY_SECONDS = 60
+_OUR_PLUGIN = re.compile(r"Failed to parse inventory with 'auto' plugin: (.+)")
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,14 @@ def load(extra: list[Path]) -> Inventory:
         check=False,
     )
     if done.returncode:
-        raise FleetError(f"the inventory cannot be read: {done.stderr.strip()}")
+        raise FleetError(f"the inventory cannot be read: {_reason(done.stderr)}")
     return parse(json.loads(done.stdout, object_hook=_plain))
+
+
+def _reason(said: str) -> str:
+    """Return why the plugin of openclaw.yml gave up; Ansible tries its other plugins then, and tells of each."""
+    ours = _OUR_PLUGIN.search(said)
+    return ours[1] if ours else said.strip()
 
 
 def _plain(value: dict[str, Any]) -> Any:

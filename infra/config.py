@@ -33,7 +33,8 @@ _ARCHIVE_URL = re.compile(r"https?://[A-Za-z0-9.:-]+/[A-Za-z0-9._~/%+-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _SSH_KEY = re.compile(
-    r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]{40,}={0,3}( [ -!#-\[\]-~]*)?"
+    r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+|sk-[a-z0-9@.-]+) "
+    r"([A-Za-z0-9+/]{4}){10,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?( [ -!#-\[\]-~]*)?"
 )
 _OWNER = re.compile(r"(autogroup|group|tag):[a-z0-9-]+|[A-Za-z0-9._+-]+@[A-Za-z0-9.-]*")
 _CREDENTIAL = "set it with `pulumi config set --secret"

@@ -1,7 +1,9 @@
-"""The calls of Hetzner's API (https://docs.hetzner.cloud) for servers that are in no state."""
+"""The calls of Hetzner's API (https://docs.hetzner.cloud) for SSH keys that are in no state, and for servers."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1.0
 _DELETION_SECONDS = 300
+_ACTION_SECONDS = 300
 # An action of the server's own is under way.
 _BUSY = frozenset({HTTPStatus.CONFLICT, HTTPStatus.LOCKED})
 
@@ -32,8 +35,16 @@ class Server:
     protected: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SshKey:
+    """A public key as the API has it."""
+
+    id: int
+    labels: Mapping[str, str]
+
+
 class Hetzner:
-    """One project's servers. Safe to use from several threads."""
+    """One project's servers and SSH keys. Safe to use from several threads."""
 
     def __init__(self, access: HetznerAccess, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._service = Service("Hetzner's API", f"{access.url}/", sleep=sleep)
@@ -51,6 +62,35 @@ class Hetzner:
                 protected=server["protection"]["delete"],
             )
         return None
+
+    def ssh_key(self, public_key: str) -> SshKey | None:
+        """Return what a public key is registered as, under whatever name: a project takes it only once."""
+        blob = base64.b64decode(public_key.split()[1])
+        asked = {"fingerprint": hashlib.md5(blob, usedforsecurity=False).digest().hex(":")}
+        for key in self._service.read("GET", "ssh_keys", "ssh_keys", token=self._token, params=asked)["ssh_keys"]:
+            return SshKey(id=key["id"], labels=key["labels"])
+        return None
+
+    def await_idle(self, server_id: str) -> None:
+        """Wait until nothing is being done to a server; one that is gone is idle.
+
+        Raises:
+            ServiceError: The API refused, or it took longer than five minutes.
+        """
+        deadline = time.monotonic() + _ACTION_SECONDS
+        while self._is_busy(server_id):
+            if time.monotonic() > deadline:
+                raise ServiceError(f"Hetzner's API: server {server_id} is still busy after {_ACTION_SECONDS} s")
+            self._sleep(_POLL_SECONDS)
+
+    def _is_busy(self, server_id: str) -> bool:
+        path, running = f"servers/{server_id}/actions", {"status": "running"}
+        try:
+            return bool(self._service.read("GET", path, "actions", token=self._token, params=running)["actions"])
+        except ServiceError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
 
     def delete_server(self, server: Server) -> None:
         """Delete a server and wait until it is gone; what is being done to it may come to its end before.

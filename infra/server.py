@@ -10,6 +10,7 @@ import pulumi_hcloud as hcloud
 from pulumi import Alias, ComponentResource, Output, ResourceHookBinding, ResourceOptions
 
 from infra import text
+from infra.devices import JoinKey
 from infra.leftovers import KEY_LABEL
 from infra.tailnet import join_key
 
@@ -123,10 +124,11 @@ class Node(ComponentResource):
         name, around = self._declared.name, self._around
 
         def render(values: dict[str, Any]) -> str:
-            around.devices.note_key(name, values["id"])
+            around.devices.note_key(name, JoinKey.read(values["id"], values["created"], values["expires"]))
             return text.cloud_init(name, values["key"], around.settings.ssh_keys, around.settings.tailnet)
 
-        return Output.secret(Output.all(id=key.id, key=key.key).apply(render))
+        known = Output.all(id=key.id, key=key.key, created=key.created_at, expires=key.expires_at)
+        return Output.secret(known.apply(render))
 
     def _beside(self, volume: hcloud.Volume) -> Output[str]:
         """Return where the volume is: a server elsewhere could not have it."""

@@ -23,6 +23,7 @@ from infra.tailscale import Tailscale
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from infra.hetzner import SshKey
     from infra.prices import Cost
     from infra.settings import Role, Settings, Tailnet
 
@@ -33,15 +34,16 @@ def deploy() -> None:
     """Declare everything and export the outputs `inventory`, `monthly_cost` and `tailnet_policy`.
 
     Raises:
-        RunError: The configuration is wrong; the engine shows it without a stack trace.
+        RunError: The configuration is wrong, or Hetzner's API did not answer; the engine shows it without a trace.
     """
     settings = _settings()
     stack = pulumi.get_stack()
     labels = {"managed-by": "openclaw-fleet", "stack": stack}
     api = Tailscale(settings.tailscale)
-    common = Common(stack, settings, labels)
+    hetzner = Hetzner(settings.hetzner)
+    common = Common(stack, settings, labels, hetzner)
     watched = Devices(api)
-    leftovers = Leftovers(Hetzner(settings.hetzner))
+    leftovers = Leftovers(hetzner)
     around = Surroundings(
         settings=settings,
         labels=labels,
@@ -50,8 +52,8 @@ def deploy() -> None:
         groups=common.groups,
         devices=watched,
         ready=tailnet.write_rules(settings.tailnet, api),
-        server_hooks=devices.hooks(watched, leftovers),
-        key_hooks=devices.key_hooks(api, leftovers),
+        server_hooks=devices.hooks(watched, leftovers, hetzner),
+        key_hooks=devices.key_hooks(api, watched, leftovers),
     )
     hosts = [Node(node, around).host for node in settings.nodes]
     pulumi.export(
@@ -76,21 +78,34 @@ class Common(ComponentResource):
         groups: The spread groups' numbers, by role and placement.
     """
 
-    def __init__(self, name: str, settings: Settings, labels: Mapping[str, str]) -> None:
+    def __init__(self, name: str, settings: Settings, labels: Mapping[str, str], hetzner: Hetzner) -> None:
         super().__init__("fleet:index:Common", name)
         self._labels = dict(labels)
+        self._hetzner = hetzner
         self.ssh_keys = [self._ssh_key(name, key) for key in settings.ssh_keys]
         wanted = sorted({(node.role, node.placement) for node in settings.nodes})
         self.groups = {(role, number): self._group(name, role, number) for role, number in wanted}
         self.register_outputs({})
 
     def _ssh_key(self, stack: str, key: str) -> Output[str]:
-        """Register a key under a name that only itself decides: others may come and go."""
+        """Register a key under a name that only itself decides: others may come and go.
+
+        One that somebody registered before is used as it is, and stays when the stack goes.
+        """
+        found = self._registered(key)
+        if found and not found.labels.items() >= self._labels.items():
+            return Output.from_input(str(found.id))
         name = f"{stack}-{hashlib.sha256(key.split()[1].encode()).hexdigest()[:8]}"
         registered = hcloud.SshKey(
             f"{name}-ssh-key", name=name, public_key=key, labels=self._labels, opts=ResourceOptions(parent=self)
         )
         return registered.id
+
+    def _registered(self, key: str) -> SshKey | None:
+        try:
+            return self._hetzner.ssh_key(key)
+        except ServiceError as error:
+            raise pulumi.RunError(str(error)) from None
 
     def _group(self, stack: str, role: Role, number: int) -> Output[int]:
         name = f"{stack}-{role}s-{number}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -110,5 +109,5 @@ def _may_be_overwritten(wanted: str, api: Tailscale) -> bool:
     try:
         current = api.policy()
         return policy.equal(current, wanted) or policy.is_default(current)
-    except (ServiceError, json.JSONDecodeError):
+    except ServiceError:
         return False

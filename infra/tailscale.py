@@ -29,6 +29,7 @@ class Device:
         label: The first part of its MagicDNS name.
         hostname: What it calls itself, which others may do too.
         connected: Whether it is in touch with the control server now.
+        created: When it joined, None for one of another tailnet that is shared with this one.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Device:
     hostname: str
     tags: frozenset[str]
     connected: bool
+    created: datetime | None
 
 
 class Tailscale:
@@ -111,6 +113,7 @@ def _device(device: Mapping[str, Any]) -> Device:
         hostname=str(device["hostname"]),
         tags=frozenset(device.get("tags") or ()),
         connected=bool(device.get("connectedToControl")),
+        created=datetime.fromisoformat(device["created"]) if device.get("created") else None,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from fcntl import LOCK_EX, flock
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from lab import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,10 +56,10 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
             .sign(ca_key, hashes.SHA256())
         )
-        _write(self.key, _private(key))
-        _write(self.certificate, _pem(server))
+        files.replace(self.key, _private(key), mode=0o600)
+        files.replace(self.certificate, _pem(server), mode=0o600)
         # Last: with it there, all are. The authority's key is kept nowhere.
-        _write(self.ca, _pem(ca))
+        files.replace(self.ca, _pem(ca), mode=0o600)
 
     def trust(self, base: Path, upper: Path) -> None:
         """Have a host's layer trust the authority, just as update-ca-certificates(8) would have it."""
@@ -122,13 +123,6 @@ def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    partial.rename(path)
 
 
 def _publish(path: Path, content: bytes) -> None:

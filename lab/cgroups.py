@@ -39,7 +39,7 @@ def join(group: str) -> None:
 
 
 def processes(group: str) -> set[int]:
-    """Return the ids of all processes in the group and below it."""
+    """Return the ids of all processes in the group and below it, save those of which no thread lives any more."""
     pids: set[int] = set()
     for procs in _files(group, "cgroup.procs"):
         try:
@@ -56,7 +56,7 @@ def kill(group: str) -> None:
         LabError: some were still there after 15 s.
     """
     deadline = time.monotonic() + _KILL_SECONDS
-    while left := {pid for pid in processes(group) if pid != os.getpid() and not _is_zombie(pid)}:
+    while left := processes(group) - {os.getpid()}:
         if time.monotonic() > deadline:
             raise LabError(f"processes {sorted(left)} in {group} did not die")
         for pid in left:
@@ -153,10 +153,3 @@ def _remove_folder(folder: Path) -> None:
 
 def _files(group: str, name: str) -> list[Path]:
     return [Path(folder) / name for root in hierarchies() for folder, _, _ in os.walk(root / group)]
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:  # it has gone meanwhile
-        return True

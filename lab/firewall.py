@@ -11,7 +11,7 @@ from dataclasses import asdict
 from ipaddress import IPv4Network, collapse_addresses, ip_network
 from typing import TYPE_CHECKING
 
-from lab import network
+from lab import files, network
 from lab.errors import LabError
 from lab.hetzner_api.driver import Rule
 
@@ -113,6 +113,4 @@ def load(file: Path) -> Rules:
 
 def keep(file: Path, rules: Rules) -> None:
     """Keep rules in a file."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(None if rules is None else [asdict(rule) for rule in rules]))
-    partial.rename(file)
+    files.replace(file, json.dumps(None if rules is None else [asdict(rule) for rule in rules]))

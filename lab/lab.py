@@ -19,7 +19,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import cgroups, folders, image, inventory, loops, mounts, network, registries
+from lab import cgroups, files, folders, image, inventory, loops, mounts, network, registries
 from lab.errors import LabError
 from lab.machines import Machine, Spec
 from lab.process import PROJECT, run, start, wait_until
@@ -231,12 +231,12 @@ class Lab:
 
     def _write_address_book(self) -> None:
         machines = self.machines()
-        _replace(self.known_hosts, "".join(f"{m.name},{m.address} {m.host_key}\n" for m in machines))
+        files.replace(self.known_hosts, "".join(f"{m.name},{m.address} {m.host_key}\n" for m in machines))
         hosts = "".join(f"Host {m.name}\n  HostName {m.address}\n{_console(m)}" for m in machines)
         options = "".join(f"  {option.replace('=', ' ', 1)}\n" for option in self.ssh_options())
         common = f"Host *\n  User deploy\n  IdentityFile {self.private_key}\n{options}"
-        _replace(self.ssh_config, f"{hosts}{common}")
-        _replace(self.inventory, inventory.render(self))
+        files.replace(self.ssh_config, f"{hosts}{common}")
+        files.replace(self.inventory, inventory.render(self))
 
     def ssh_options(self) -> list[str]:
         """Return what ssh(1) needs as `-o` options beside the address, the user and the key."""
@@ -285,13 +285,6 @@ def _console(machine: Machine) -> str:
     if not machine.spec.server:
         return ""
     return f"  ProxyCommand nsenter --net={machine.namespace} nc -q 0 127.0.0.1 %p\n"
-
-
-def _replace(file: Path, content: str) -> None:
-    """Write a file that others read meanwhile."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(content)
-    partial.rename(file)
 
 
 def _check_host(name: str, base: str) -> None:

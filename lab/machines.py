@@ -13,7 +13,7 @@ from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import cgroups, firewall, image, layer, mounts, network
+from lab import cgroups, files, firewall, image, layer, mounts, network
 from lab.errors import CommandFailedError, LabError
 from lab.process import run, start, wait_until
 from lab.volumes import Volumes
@@ -97,9 +97,7 @@ class Machine:
         if prepare:
             prepare(base, upper)
         # Written last: a host without it was not created.
-        partial = self._folder / "spec.partial"
-        partial.write_text(json.dumps(asdict(self.spec)))
-        partial.rename(self._spec_file)
+        files.replace(self._spec_file, json.dumps(asdict(self.spec)))
 
     @property
     def host_key(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lab import relay, tools
+from lab import files, relay, tools
 from lab.engine import Engine
 from lab.errors import CommandFailedError
 from lab.process import PROJECT, wait_until
@@ -57,8 +57,7 @@ class LabStack:
         """Have the two APIs answer, and the archive of tailscale's programs be there for the hosts to fetch."""
         self._cloud.mkdir(parents=True, exist_ok=True)
         if not self._token_file.exists():
-            self._token_file.touch(mode=0o600)
-            self._token_file.write_text(secrets.token_urlsafe(32))
+            files.replace(self._token_file, secrets.token_urlsafe(32), mode=0o600)
         lab, state = self._lab.name, self._cloud / "state.sqlite"
         hetzner = ("--state", str(state), "--token-file", str(self._token_file), "--lab", lab)
         self._serve("hetzner-api", "lab.hetzner_api", _HETZNER_PORT, *hetzner)
@@ -103,9 +102,7 @@ class LabStack:
         if not taken.exists() or taken.read_text() != nodes:
             own = yaml.safe_load(nodes)["config"]
         configuration = {**salt, "config": {**own, **self._endpoints(), **hidden}}
-        partial = self.engine.config.with_suffix(".partial")
-        partial.write_text(yaml.safe_dump(configuration, sort_keys=False))
-        partial.replace(self.engine.config)
+        files.replace(self.engine.config, yaml.safe_dump(configuration, sort_keys=False))
         taken.write_text(nodes)
         for key, value in self._secrets().items():
             if key not in hidden:

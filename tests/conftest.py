@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections import Counter, defaultdict
+from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _TESTS = Path(__file__).parent
 _LAB_AREAS = {"acceptance", "faults", "lab", "molecule"}
+# These look for what a lab left on the machine, and so must not meet another.
+_ALONE = ("tests/acceptance/", "tests/lab/test_leftovers.py")
 _NEVER_SKIPPED_BY_CI = {*_LAB_AREAS, "infra"}
 # The one thing that the lab of a machine with cgroup v1 cannot show; CI lets this skip pass, by its very words.
 CGROUP_V2_ONLY = "limits of single jobs are enforced where cgroup v2 delegates them, and this machine has cgroup v1"
@@ -35,7 +38,7 @@ class Areas:
         self.notes: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        area = Path(report.nodeid.partition("::")[0]).parts[1]
+        area = _area(report.nodeid)
         self.seconds[area] += report.duration
         if report.when == "call":
             self.notes += [f"{area}: {value}" for name, value in report.user_properties if name == "note"]
@@ -66,29 +69,57 @@ class Areas:
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist's is untyped
-    """What may run beside what: labs one after the other, of the rest each file apart.
-
-    A test that looks for what a lab left on the machine must not meet another lab.
-    """
+    """What goes to a worker as one: tests that share a lab, of the rest each file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "lab" if Path(file).parts[1] in _LAB_AREAS else file
+        if _is_alone(file):
+            return "alone"
+        area = _area(file)
+        return area if area in {"faults", "lab"} else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
     return Lanes(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what has the labs to itself, and beside it with what needs none."""
+    items.sort(key=lambda item: 0 if _is_alone(item.nodeid) else 1 + (_area(item.nodeid) in _LAB_AREAS))
+
+
+def _area(nodeid: str) -> str:
+    return Path(nodeid.partition("::")[0]).parts[1]
+
+
+def _is_alone(nodeid: str) -> bool:
+    return nodeid.startswith(_ALONE)
+
+
+@pytest.fixture(scope="session")
+def _labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A file that is locked by whom the labs belong to."""
+    base = tmp_path_factory.getbasetemp()
+    with (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base).joinpath("labs.lock").open("w") as file:
+        yield file.fileno()
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _beside_a_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _beside_a_lab(
+    request: pytest.FixtureRequest, _labs: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Let a lab's tests alone: what runs beside them yields to them, and makes nothing in /tmp, where they look."""
-    if request.path.relative_to(_TESTS).parts[0] in _LAB_AREAS:
+    file = request.path.relative_to(_TESTS.parent).as_posix()
+    has_lab = _area(file) in _LAB_AREAS
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if has_lab else 10)
+    if has_lab:
+        # Kept from file to file: in between, too, another lab would leave traces.
+        flock(_labs, LOCK_EX if _is_alone(file) else LOCK_SH)
         yield
         return
+    flock(_labs, LOCK_UN)
     folder = str(tmp_path_factory.mktemp("tmp"))
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        os.setpriority(os.PRIO_PROCESS, 0, 10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)

@@ -153,7 +153,7 @@ class Queue:
         Its waiting claims end first, without a job: whoever waits there has no ear any more. What one of them took
         just then is not charged, since it reached nobody.
         """
-        await self._waiters.dismiss(worker)
+        await self._waiters.dismiss({worker})
         now = self._clock()
         jobs = await self._store.take_back(worker, leases, partial(transitions.expire, now=now))
         self.tally["leases_lost"] += len(jobs)
@@ -229,7 +229,10 @@ class Queue:
     async def reclaim(self) -> float:
         """Take back the leases that have ended, and make ready what is tried again; returns the time to the next look.
 
-        That is at most one second, the shortest lease: one granted after the look is seen in time.
+        The waiting claims of the workers that lost them end first, without a job: the kernel keeps the connection of
+        a worker that hangs, or is cut off, so a call from before the loss is no sign of life. Who lives calls again.
+
+        The pause is at most one second, the shortest lease: one granted after the look is seen in time.
         """
         while True:
             now = self._clock()
@@ -238,6 +241,7 @@ class Queue:
                 return _LONGEST_SLEEP
             if due > now:
                 return min(max(due - now, _SHORTEST_SLEEP), _LONGEST_SLEEP)
+            await self._waiters.dismiss(await self._store.losers(now))
             for job in await self._store.take_due(now, partial(transitions.fall_due, now=now)):
                 if job.finished or job.error is None:  # a failed try leaves its error, a lost lease none
                     self.tally["leases_lost"] += 1

@@ -37,6 +37,7 @@ _OLDEST = (
 )
 _READY_ROUTES = "SELECT DISTINCT agent, needs FROM jobs WHERE status = 'queued' AND not_before IS NULL"
 _LOST = "SELECT * FROM jobs WHERE status = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?"
+_LOSERS = "SELECT worker FROM jobs WHERE status = 'running' AND lease_until <= ?"
 _PUT_OFF = "SELECT * FROM jobs WHERE not_before <= ? ORDER BY not_before LIMIT ?"
 _NEXT_DUE = """
 SELECT min(due) FROM (
@@ -120,6 +121,11 @@ class SqliteStore:
             return self._apply(connection, _find(connection, job_id), transition)
 
         return await self._write(change, durable=durable)
+
+    async def losers(self, now: float) -> frozenset[str | None]:
+        """See `Store`."""
+        rows = await self._database.read(lambda connection: connection.execute(_LOSERS, (now,)).fetchall())
+        return frozenset(worker for (worker,) in rows)
 
     async def take_due(self, now: float, transition: Transition) -> tuple[Job, ...]:
         """See `Store`."""

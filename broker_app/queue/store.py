@@ -65,6 +65,9 @@ class Store(Protocol):
             JobError: Whatever the transition raises.
         """
 
+    async def losers(self, now: float) -> frozenset[str | None]:
+        """The workers whose leases ended by `now` and are not taken back yet; None for those without a name."""
+
     async def take_due(self, now: float, transition: Transition) -> tuple[Job, ...]:
         """Apply the transition to the jobs whose lease ended or whose next try came by `now`, durably.
 

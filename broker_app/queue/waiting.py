@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from broker_app.queue.job import Job, Worker
 
@@ -17,7 +17,7 @@ class Waiter:
 
     Attributes:
         offer: The last job it was rung with and has not looked for yet.
-        dismissed: Whether its worker said that it waits no longer: what it took is given back.
+        dismissed: Whether its worker may wait no longer: what it took is given back.
         gone: Set when it has left.
     """
 
@@ -40,7 +40,7 @@ class Waiter:
         self._rung.set()
 
     def dismiss(self) -> None:
-        """Stop it, because its worker waits no longer."""
+        """Stop it, because its worker may wait no longer."""
         self.dismissed = True
         self.stop()
 
@@ -106,9 +106,9 @@ class Waiters:
         for waiter in self._watchers.get(job.id, ()):
             waiter.ring(job)
 
-    async def dismiss(self, name: str) -> None:
-        """Wake every caller that waits for work under this name, let it go without, and wait until it has."""
-        waiters = [waiter for waiter in self._workers if waiter.worker is not None and waiter.worker.name == name]
+    async def dismiss(self, names: Collection[str | None]) -> None:
+        """Wake every caller that waits for work under these names, let it go without, and wait until it has."""
+        waiters = [waiter for waiter in self._workers if waiter.worker is not None and waiter.worker.name in names]
         for waiter in waiters:
             waiter.dismiss()
         for waiter in waiters:

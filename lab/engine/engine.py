@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from lab import process
+from lab import files, process
 from lab.engine import plugins as provider_plugins
 
 _HOST = "pulumi-language-python"
@@ -91,7 +91,7 @@ class Engine:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         passphrase = self.folder / "passphrase"
         if not passphrase.exists():
-            _write(passphrase, secrets.token_urlsafe(32), mode=0o600)
+            files.replace(passphrase, secrets.token_urlsafe(32), mode=0o600)
         if self._needs_host():
             _write_command(self.folder / "bin" / _HOST, "lab.engine.host")
         for name in provider_plugins.NAMES:
@@ -123,12 +123,5 @@ class Engine:
 
 def _write_command(path: Path, module: str, *arguments: str) -> None:
     command = shlex.join([sys.executable, "-P", "-m", module, *arguments])
-    _write(path, f'#!/bin/sh\nexec {command} "$@"\n', mode=0o755)
-
-
-def _write(path: Path, text: str, *, mode: int) -> None:
-    # Put in place whole, as another command may be reading it.
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
-        file.write(text)
-    partial.replace(path)
+    # Put in place whole, as another command may be running it.
+    files.replace(path, f'#!/bin/sh\nexec {command} "$@"\n', mode=0o755)

@@ -51,7 +51,4 @@ def _execute(program: str) -> None:
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.exit(status)
+    sys.exit(main())

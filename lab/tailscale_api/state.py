@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from lab import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,10 +104,7 @@ class State:
         said = asdict(self)
         del said["path"]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(said, file, indent=1)
-        partial.replace(self.path)
+        files.replace(self.path, json.dumps(said, indent=1), mode=0o600)
 
     def next_id(self) -> int:
         """Return a number that was never used before."""

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet import inventory
-from lab import rehearsal
 from lab.process import run
 from lab.tailnet import Node, Tailnet
-from tests.support import programs
 
 if TYPE_CHECKING:
-    import subprocess
-
     from lab.lab import Lab
     from tests.support.fleet import Submitter, TestFleet
 
@@ -29,20 +20,11 @@ NODE, AGENT = "agents-2", "agent3"
 DEVICES = ("broker-1", "agents-1", "agents-2", "controller")
 
 
-def _output(lab: Lab) -> dict[str, dict[str, object]]:
+def _output(fleet: TestFleet) -> dict[str, dict[str, object]]:
     """Return the stack's hosts by name, as its outputs have them."""
-    done = _in_lab(lab, "pulumi", "stack", "output", "inventory", "--json")
+    done = fleet.program("pulumi", "stack", "output", "inventory", "--json")
     assert done.returncode == 0, done.stderr
     return {host["name"]: host for host in json.loads(done.stdout)["hosts"]}
-
-
-def _in_lab(lab: Lab, *argv: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run a program for which the lab's nodes are the fleet."""
-    environment = {**inventory.environment(), **rehearsal.settings(lab), **settings}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    program = shutil.which(argv[0], path=environment["PATH"])
-    assert program
-    return programs.run([program, *argv[1:]], environment=environment, timeout=120)
 
 
 def _learnt_key(lab: Lab, name: str) -> str:
@@ -71,22 +53,22 @@ class Rebuild:
 
 @pytest.fixture(scope="module")
 def rebuild(fleet: TestFleet) -> Rebuild:
-    lab = fleet.lab.lab
-    before = _look(lab)
+    before = _look(fleet)
     generation = str(int(str(before.hosts[NODE]["generation"])) + 1)
-    raised = _in_lab(lab, "pulumi", "config", "set", "--path", f"fleet:nodes.{NODE}.generation", generation)
+    raised = fleet.program("pulumi", "config", "set", "--path", f"fleet:nodes.{NODE}.generation", generation)
     assert raised.returncode == 0, raised.stderr
     runs = [fleet.fleet("up", timeout=900) for _ in range(2)]
     for done in runs:
         assert done.returncode == 0, done.stdout + done.stderr
-    return Rebuild(before, _look(lab), runs[1].stdout)
+    return Rebuild(before, _look(fleet), runs[1].stdout)
 
 
-def _look(lab: Lab) -> State:
+def _look(fleet: TestFleet) -> State:
+    lab = fleet.lab.lab
     found = Tailnet(lab).nodes()
     devices = {node.name: node for node in found}
     assert len(devices) == len(found), "two devices have one name"
-    return State(_output(lab), devices, _spent_keys(lab))
+    return State(_output(fleet), devices, _spent_keys(lab))
 
 
 def _spent_keys(lab: Lab) -> set[str]:

@@ -59,8 +59,8 @@ def bot(broker: Endpoint) -> httpx.Client:
 
 @pytest.fixture
 def worker(broker: Endpoint, cap: str) -> httpx.Client:
-    """A worker named w1, which gets this test's jobs only."""
-    return broker.worker("w1", cap)
+    """A worker of this test's own: it gets this test's jobs only, and another test's lost lease ends no wait of it."""
+    return broker.worker(f"w-{cap}", cap)
 
 
 @pytest.fixture

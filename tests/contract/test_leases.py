@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,6 +55,34 @@ def test_a_waiting_worker_gets_the_job_of_a_lost_one(hasty: Broker, cap: str) ->
     assert (job["id"], job["worker_id"], job["attempts"], job["lease_epoch"]) == (job_id, "waiting", 2, 2)
 
 
+def test_a_claim_from_before_the_loss_gets_nothing(hasty: Broker, cap: str) -> None:
+    """Its worker may hang, and its kernel take the answer: the job goes to another, who has waited for less long."""
+    job_id = submit(hasty.bot(), requires=caps(cap))
+    claim(hasty.worker(f"w-{cap}", cap))
+    with ThreadPoolExecutor() as pool:
+        old = [pool.submit(claim, hasty.worker(f"w-{cap}", cap), 10) for _ in range(2)]
+        time.sleep(0.3)
+        job = claim(hasty.worker(f"o-{cap}", cap), 10)
+        assert (job["id"], job["attempts"], job["lease_epoch"]) == (job_id, 2, 2)
+        assert [waiting.result(2) for waiting in old] == [None, None]
+
+
+def test_a_loser_that_calls_again_is_a_worker_like_any_other(hasty: Broker, cap: str) -> None:
+    bot, worker = hasty.bot(), hasty.worker(f"w-{cap}", cap)
+    job_id = submit(bot, requires=caps(cap))
+    claim(worker)
+    began = time.monotonic()
+    assert claim(worker, 10) is None
+    assert time.monotonic() - began < 5
+    again = claim(worker, 10)
+    assert (again["id"], again["attempts"], again["lease_epoch"]) == (job_id, 2, 2)
+    assert worker.post(f"/jobs/{job_id}/result", json={"result": ""}).status_code == 200
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(claim, worker, 10)
+        time.sleep(0.3)
+        assert submit(bot, requires=caps(cap)) == waiting.result(5)["id"]
+
+
 def test_the_lost_worker_cannot_overwrite_the_new_ones_run(hasty: Broker, cap: str) -> None:
     bot, lost, new = hasty.bot(), hasty.worker("lost", cap), hasty.worker("new", cap)
     path = f"/jobs/{submit(bot, requires=caps(cap))}"
@@ -80,15 +109,15 @@ def test_heartbeats_keep_a_lease(hasty: Broker, cap: str) -> None:
 
 @pytest.mark.parametrize("deliveries", [1, 2])
 def test_a_job_is_dead_after_its_last_delivery(hasty: Broker, cap: str, deliveries: int) -> None:
-    bot, worker = hasty.bot(), hasty.worker("w1", cap)
+    bot, workers = hasty.bot(), [hasty.worker(f"w{n}-{cap}", cap) for n in range(1, deliveries + 1)]
     job_id = submit(bot, requires=caps(cap), max_deliveries=deliveries)
-    for _ in range(deliveries):
+    for worker in workers:
         assert claim(worker, 6)["id"] == job_id
     job = bot.get(f"/jobs/{job_id}", params={"wait": 6}).json()
     assert (job["status"], job["outcome"], job["attempts"]) == ("failed", "dead", deliveries)
-    assert job["error"] == f"lease lost by worker w1 on delivery {deliveries} of {deliveries}"
+    assert job["error"] == f"lease lost by worker w{deliveries}-{cap} on delivery {deliveries} of {deliveries}"
     assert job["finished_at"] is not None
-    late = worker.post(f"/jobs/{job_id}/result", json={"result": "late"})
+    late = workers[-1].post(f"/jobs/{job_id}/result", json={"result": "late"})
     assert late.json() == {"ok": True, "status": "failed", "note": "already failed; result ignored"}
     hasty.signal(signal.SIGKILL)
     hasty.start()

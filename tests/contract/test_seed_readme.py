@@ -72,7 +72,7 @@ def test_a_claim_starts_a_lease_of_sixty_seconds(bot: httpx.Client, worker: http
     submit(bot, requires=caps(cap))
     job = claim(worker)
     assert job["status"] == "running"
-    assert job["worker_id"] == "w1"
+    assert job["worker_id"] == f"w-{cap}"
     assert job["lease_until"] - job["started_at"] == 60
     assert (job["attempts"], job["lease_epoch"]) == (1, 1)
     assert bot.get(f"/jobs/{job['id']}").json() == job

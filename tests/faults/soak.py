@@ -97,7 +97,7 @@ class Soak:
         }
 
     def run(self, seconds: float) -> Report:
-        """Break and mend for that long, let everything come to its end, and look."""
+        """Break and mend for that long and in each way at least once, let everything come to its end, and look."""
         self._stand.lease(_LEASE_SECONDS)
         submitters = [threading.Thread(target=self._submit, args=(number,)) for number in range(_SUBMITTERS)]
         with self._vigil:
@@ -120,7 +120,7 @@ class Soak:
         for fault in self._in_any_order():
             time.sleep(self._dice.uniform(*_CALM))
             passed = time.monotonic() - begun
-            if passed >= seconds:
+            if passed >= seconds and len(done) == len(self._faults):
                 break
             print(f"{passed:7.1f} s  {fault}", flush=True)
             self._faults[fault]()

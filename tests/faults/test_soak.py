@@ -17,6 +17,6 @@ def test_random_faults_lose_and_double_nothing(stand: Stand, tmp_path: Path) -> 
     print(report)
     # Other tests run beside this one; a lease is 60 s.
     assert report.is_good(most_unheld=5), f"{report}\n{report.audit}"
-    assert report.jobs > 60
+    assert report.jobs > report.kills + report.partitions
     assert report.kills >= 3
     assert report.partitions >= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +12,7 @@ from pulumi import ResourceHook, ResourceHookArgs
 
 from infra import devices, policy
 from infra.config import read
-from infra.devices import Devices
+from infra.devices import Devices, JoinKey
 from infra.errors import InfraError, ServiceError
 from infra.hetzner import Hetzner
 from infra.leftovers import Leftovers
@@ -37,10 +37,13 @@ def api(tmp_path: Path) -> Iterator[Client]:
 
 
 @pytest.fixture
-def leftovers(hetzner: StandIn) -> Leftovers:
-    return Leftovers(
-        Hetzner(HetznerAccess(url=hetzner.endpoint, token=hetzner.token), sleep=lambda _: time.sleep(0.05))
-    )
+def servers(hetzner: StandIn) -> Hetzner:
+    return Hetzner(HetznerAccess(url=hetzner.endpoint, token=hetzner.token), sleep=lambda _: time.sleep(0.05))
+
+
+@pytest.fixture
+def leftovers(servers: Hetzner) -> Leftovers:
+    return Leftovers(servers)
 
 
 @pytest.fixture
@@ -67,11 +70,20 @@ def join(api: Client, name: str, tag: str = "tag:runner", *, connected: bool = F
         api.post(f"{api.url}/_lab/leave", json={"hostname": name}).raise_for_status()
 
 
-def test_the_device_goes_with_its_server_and_nobody_elses(ready: Client) -> None:
+def a_key(key_id: str = "1", *, created: timedelta = timedelta(0)) -> JoinKey:
+    """Return a key that what joins now may have joined with, unless its time is another."""
+    made = datetime.now(UTC).replace(microsecond=0) + created
+    return JoinKey(key_id, made - timedelta(minutes=1), made + timedelta(minutes=1))
+
+
+EARLIER, LATER = timedelta(minutes=-2), timedelta(minutes=2)
+
+
+def test_the_device_goes_before_its_key_and_nobody_elses(ready: Client) -> None:
     join(ready, "agents-1", connected=True)
     join(ready, "agents-10")
     join(ready, "agents-1", "tag:admin")
-    Devices(tailscale(ready)).after_delete("agents-1")
+    Devices(tailscale(ready)).before_key_goes("agents-1", a_key())
     assert sorted(ready.devices()) == ["agents-1-1", "agents-10"]
     assert ready.devices()["agents-1-1"]["tags"] == ["tag:admin"]
 
@@ -80,30 +92,52 @@ def test_devices_that_got_a_number_go_too(ready: Client) -> None:
     join(ready, "agents-1")
     join(ready, "agents-1")
     assert sorted(ready.devices()) == ["agents-1", "agents-1-1"]
-    Devices(tailscale(ready)).after_delete("agents-1")
+    Devices(tailscale(ready)).before_key_goes("agents-1", a_key())
     assert ready.devices() == {}
+
+
+@pytest.mark.parametrize("created", [EARLIER, LATER])
+def test_a_device_of_another_time_than_the_key_s_is_another_stack_s(ready: Client, created: timedelta) -> None:
+    join(ready, "agents-1")
+    Devices(tailscale(ready)).before_key_goes("agents-1", a_key(created=created))
+    assert list(ready.devices()) == ["agents-1"]
 
 
 def test_what_is_left_of_a_server_goes_before_another_is_made(ready: Client) -> None:
     join(ready, "agents-1")
     watched = Devices(tailscale(ready))
-    watched.note_key("agents-1", ready.key("tag:runner")["id"])
+    watched.note_key("agents-1", a_key("former"))
+    watched.note_key("agents-1", a_key(ready.key("tag:runner")["id"], created=LATER))
     watched.before_create("agents-1")
     assert ready.devices() == {}
 
 
-def test_a_machine_that_is_at_work_is_not_taken_for_a_leftover(ready: Client) -> None:
-    join(ready, "agents-1", connected=True)
-    with pytest.raises(InfraError, match=r"agents-1: .* not this stack's; choose another name"):
-        Devices(tailscale(ready)).before_create("agents-1")
+def test_what_joined_with_no_key_that_is_known_stays_though_nobody_is_there(ready: Client) -> None:
+    join(ready, "agents-1")
+    (device,) = ready.devices().values()
+    watched = Devices(tailscale(ready))
+    watched.note_key("agents-1", a_key(ready.key("tag:runner")["id"], created=LATER))
+    told = rf"machine agents-1 \({device['id']}\) is .* not this stack's; .* remove it there if its server is gone"
+    with pytest.raises(InfraError, match=f"^agents-1: {told}"):
+        watched.before_create("agents-1")
     assert list(ready.devices()) == ["agents-1"]
 
 
-def test_one_that_this_run_deleted_may_still_seem_connected(ready: Client) -> None:
-    watched = Devices(tailscale(ready))
-    watched.after_delete("agents-1")
-    # As if its deletion had failed, of which the engine only warns.
+def test_a_machine_that_is_at_work_is_not_taken_for_a_leftover(ready: Client) -> None:
     join(ready, "agents-1", connected=True)
+    watched = Devices(tailscale(ready))
+    watched.note_key("agents-1", a_key())
+    with pytest.raises(InfraError, match=r"agents-1: .* not this stack's; choose another name"):
+        watched.before_create("agents-1")
+    assert list(ready.devices()) == ["agents-1"]
+
+
+def test_one_whose_server_this_run_deleted_may_still_seem_connected(ready: Client) -> None:
+    join(ready, "agents-1", connected=True)
+    watched = Devices(tailscale(ready))
+    watched.note_key("agents-1", a_key())
+    watched.note_key("agents-1", a_key(ready.key("tag:runner")["id"]))
+    watched.after_delete("agents-1")
     watched.before_create("agents-1")
     assert ready.devices() == {}
 
@@ -114,7 +148,7 @@ def test_a_server_that_could_not_join_is_not_made(ready: Client) -> None:
     ready.join(spent["key"], "agents-2").raise_for_status()
     ready.delete(f"tailnet/-/keys/{revoked['id']}").raise_for_status()
     for key in (spent, revoked, {"id": "unknown"}):
-        watched.note_key("agents-1", key["id"])
+        watched.note_key("agents-1", a_key(key["id"]))
         with pytest.raises(InfraError, match=r"raise fleet:nodes\.agents-1\.generation by one"):
             watched.before_create("agents-1")
 
@@ -128,7 +162,7 @@ def test_a_device_is_renamed_with_its_server(ready: Client) -> None:
     watched.before_rename("agents-1", "builder-1")
     assert list(ready.devices()) == ["builder-1"]
     # A new node may have the old name: the renamed one still calls itself by it.
-    watched.after_delete("agents-1")
+    watched.before_key_goes("agents-1", a_key())
     assert list(ready.devices()) == ["builder-1"]
 
 
@@ -142,7 +176,8 @@ def test_a_name_that_is_taken_is_not_taken_again(ready: Client) -> None:
 
 def args(name: str, old: str = "", key: str = "1", id_: str = "1") -> ResourceHookArgs:
     inputs = {"name": name, "labels": {"stack": "lab", "join-key": key}}
-    return ResourceHookArgs("urn", id_, name, "type", new_inputs=inputs, old_inputs={"name": old or name})
+    times = {"createdAt": str(a_key().created), "expiresAt": str(a_key().expires)}
+    return ResourceHookArgs("urn", id_, name, "type", inputs, {"name": old or name}, old_outputs=times)
 
 
 def call(hooks: Sequence[object] | None, given: ResourceHookArgs) -> None:
@@ -163,14 +198,15 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_the_engine_calls_with_the_servers_names(ready: Client, leftovers: Leftovers) -> None:
+def test_the_engine_calls_with_the_servers_names(ready: Client, leftovers: Leftovers, servers: Hetzner) -> None:
     join(ready, "agents-1", connected=True)
-    hooks = devices.hooks(Devices(tailscale(ready)), leftovers)
+    watched = Devices(tailscale(ready))
+    hooks = devices.hooks(watched, leftovers, servers)
     call(hooks.before_update, args("agents-1"))
     assert list(ready.devices()) == ["agents-1"]
     call(hooks.before_update, args("builder-1", "agents-1"))
     assert list(ready.devices()) == ["builder-1"]
-    call(hooks.after_delete, args("builder-1"))
+    call(devices.key_hooks(tailscale(ready), watched, leftovers).before_delete, args("builder-1-key"))
     assert ready.devices() == {}
     join(ready, "agents-1", connected=True)
     with pytest.raises(InfraError):
@@ -179,17 +215,21 @@ def test_the_engine_calls_with_the_servers_names(ready: Client, leftovers: Lefto
 
 @pytest.mark.usefixtures("registered")
 def test_a_server_that_an_interrupted_run_made_goes_with_its_device(
-    ready: Client, leftovers: Leftovers, cloud: Any
+    ready: Client, leftovers: Leftovers, servers: Hetzner, cloud: Any
 ) -> None:
     name = unique("agents")
     create_server(cloud, name=name, labels={"stack": "lab", "join-key": "old"})
     join(ready, name, connected=True)
-    hooks = devices.hooks(Devices(tailscale(ready)), leftovers)
+    watched = Devices(tailscale(ready))
+    hooks = devices.hooks(watched, leftovers, servers)
+    key_hooks = devices.key_hooks(tailscale(ready), watched, leftovers)
     with pytest.raises(InfraError, match="not this stack's"):
         call(hooks.before_create, args(name, key="new"))
     assert cloud.servers.get_by_name(name)
     # This run replaces the key that it joined with.
-    call(devices.key_hooks(tailscale(ready), leftovers).after_delete, args("key", id_="old"))
+    watched.note_key(name, a_key("old"))
+    call(key_hooks.after_delete, args("key", id_="old"))
+    watched.note_key(name, a_key(ready.key("tag:runner")["id"]))
     call(hooks.before_create, args(name, key="new"))
     assert cloud.servers.get_by_name(name) is None
     assert ready.devices() == {}
@@ -230,6 +270,26 @@ def test_a_protected_server_is_left_and_the_refusal_told(leftovers: Leftovers, c
 
 
 @pytest.mark.usefixtures("registered")
+def test_a_key_that_was_never_whole_goes_without_a_look_at_devices(ready: Client, leftovers: Leftovers) -> None:
+    join(ready, "agents-1")
+    (hook,) = devices.key_hooks(tailscale(ready), Devices(tailscale(ready)), leftovers).before_delete or []
+    call([hook], ResourceHookArgs("urn", "1", "agents-1-key", "type", old_inputs={}, old_outputs={"key": "secret"}))
+    assert list(ready.devices()) == ["agents-1"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_server_of_the_state_is_deleted_once_nothing_is_being_done_to_it(
+    ready: Client, leftovers: Leftovers, servers: Hetzner, hetzner: StandIn, cloud: Any
+) -> None:
+    hooks = devices.hooks(Devices(tailscale(ready)), leftovers, servers)
+    hetzner.fault(action="create_server", seconds=2)
+    server = start_server(cloud, name=unique("agents")).server
+    call(hooks.before_delete, args(server.name, id_=str(server.id)))
+    server.delete().wait_until_finished()
+    call(hooks.before_delete, args(server.name, id_=str(server.id)))
+
+
+@pytest.mark.usefixtures("registered")
 def test_a_policy_of_the_users_own_is_not_written_over(api: Client) -> None:
     hooks = devices.policy_hooks(tailscale(api), policy.render(TAILNET))
     call(hooks.before_create, args("policy"))
@@ -242,7 +302,7 @@ def test_a_policy_of_the_users_own_is_not_written_over(api: Client) -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_no_key_is_made_whose_tag_nobody_owns(api: Client, leftovers: Leftovers) -> None:
-    hooks = devices.key_hooks(tailscale(api), leftovers)
+    hooks = devices.key_hooks(tailscale(api), Devices(tailscale(api)), leftovers)
     with pytest.raises(InfraError, match=r"has no tag:admin, tagOwners has no tag:broker, .* has no tag:runner; merge"):
         call(hooks.before_create, args("agents-1-key"))
     api.set_policy(policy.render(TAILNET)).raise_for_status()

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.kit import NODES, selected_stack
+from tests.support.engine import Apis
+from tests.support.kit import BROKER, NODES, Fleet, selected_stack
 
 if TYPE_CHECKING:
-    from tests.support.kit import Fleet
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def test_a_user_s_own_policy_is_never_overwritten(new: Fleet) -> None:
@@ -74,12 +76,62 @@ def test_after_a_kill_the_server_that_no_state_knows_goes_and_another_is_made(fl
     process.communicate(timeout=20)
     fleet.apis.await_device("agents-3")
     lost = fleet.servers()["agents-3"]
-    assert fleet.stack.run("cancel", "--yes").status == 0
+    assert "`pulumi cancel`" in fleet.stack.up().output
+    fleet.stack.run("cancel", "--yes").succeeded()
     again = fleet.stack.up()
     assert again.status != 0
+    assert "1 pending operations" in again.output
     assert "run `fleet up`, which makes another, or raise fleet:nodes.agents-3.generation by one" in again.output
     assert "agents-3" not in fleet.servers() | fleet.apis.devices()
     fleet.nodes(agents_3={"role": "runner", "generation": 2})
-    fleet.up()
+    fleet.stack.up("--refresh").succeeded()
     assert fleet.servers()["agents-3"] != lost
     assert set(fleet.servers()) == set(fleet.apis.devices()) == {*NODES, "agents-3"}
+    fleet.stack.refresh("--clear-pending-creates").succeeded()
+    assert "pending_operations" not in fleet.stack.state()
+    fleet.is_settled()
+
+
+@pytest.fixture
+def second(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
+    """Return another stack in the fleet's tailnet, with a Hetzner project of its own, and one name alike."""
+    with Apis(tmp_path / "second/apis") as apis:
+        tailnet = {key: value for key, value in fleet.apis.settings.items() if key.startswith("tailscale:")}
+        apis.settings.update(tailnet)
+        second = Fleet(tmp_path / "second/stack", apis)
+        second.stack.configure({"fleet:nodes": {"broker-2": BROKER, "agents-1": {"role": "runner"}}})
+        yield second
+
+
+def test_a_device_of_another_stack_keeps_a_server_of_its_name_from_being_made(fleet: Fleet, second: Fleet) -> None:
+    device = fleet.apis.devices()["agents-1"]
+    fleet.apis.leave("agents-1")
+    up = second.stack.up()
+    assert up.status != 0
+    assert f"agents-1: machine agents-1 ({device['id']}) is in the tailnet with a node's tag" in up.output
+    assert "choose another name, or remove it there if its server is gone" in up.output
+    assert set(second.servers()) == {"broker-2"}
+    destroy = second.stack.destroy()
+    assert destroy.status == 0, destroy.output
+    assert fleet.apis.devices()["agents-1"]["id"] == device["id"]
+
+
+def test_up_goes_on_when_the_device_in_its_way_was_removed_by_hand(fleet: Fleet, second: Fleet) -> None:
+    fleet.apis.leave("agents-1")
+    assert second.stack.up().status != 0
+    fleet.apis.tailnet("DELETE", f"device/{fleet.apis.devices()['agents-1']['id']}")
+    second.up()
+    assert set(second.hosts()) == {"broker-2", "agents-1"}
+
+
+def test_a_server_deleted_by_hand_takes_its_device_along_at_the_next_generation(fleet: Fleet) -> None:
+    server = fleet.apis.cloud.servers.get_by_name("agents-1")
+    assert server
+    server.delete().wait_until_finished()
+    fleet.apis.leave("agents-1")
+    before = fleet.apis.devices()["agents-1"]["id"]
+    fleet.stack.refresh()
+    fleet.nodes(agents_1={"role": "runner", "generation": 2})
+    fleet.up()
+    assert set(fleet.apis.devices()) == set(NODES)
+    assert fleet.apis.devices()["agents-1"]["id"] != before

@@ -15,7 +15,8 @@ from lab.hetzner_api.driver import Rule, ServerSpec
 from lab.hetzner_api.runner import Runner
 from lab.hetzner_api.store import Store
 from tests.infra.test_hetzner_api_resources import KEY
-from tests.support.hetzner import free_port, unique
+from tests.support.hetzner import unique
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

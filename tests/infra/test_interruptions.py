@@ -67,6 +67,17 @@ def test_an_interrupt_ends_the_engine_in_good_order_and_up_goes_on_from_there(se
     assert sorted(selected.servers()) == ["agents-1", "agents-2", "broker-1"]
 
 
+@pytest.mark.parametrize("then", ["up", "destroy"])
+def test_after_an_interrupt_servers_that_are_still_being_made_are_waited_for(selected: Fleet, then: str) -> None:
+    selected.apis.fault(action="create_server", seconds=20, times=3)
+    up = selected.start(_UP)
+    selected.wait_for(selected.servers, "a server")
+    os.killpg(up.pid, signal.SIGINT)
+    up.communicate(timeout=60)
+    getattr(selected_stack(), then)(quiet)
+    assert sorted(selected.servers()) == (["agents-1", "agents-2", "broker-1"] if then == "up" else [])
+
+
 def test_the_engine_outlives_us(selected: Fleet) -> None:
     """Killed alone, we leave the engine to end its work: our death must not be the end of its output."""
     selected.apis.fault(action="create_server", seconds=15)

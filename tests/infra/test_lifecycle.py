@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.support.kit import BROKER, NODES
+from tests.support.kit import BROKER, NODES, PUBLIC_KEY
 
 if TYPE_CHECKING:
     from tests.support.kit import Fleet
@@ -90,8 +90,7 @@ def test_only_a_generation_moves_a_node_to_another_location(fleet: Fleet) -> Non
 
 def test_a_node_stays_where_its_volume_is(fleet: Fleet) -> None:
     fleet.nodes(broker_1={**BROKER, "location": "nbg1", "generation": 2})
-    result = fleet.stack.up()
-    assert result.status == 0, result.output
+    result = fleet.stack.up().succeeded()
     assert "broker-1: its volume is in fsn1, so that the server is made there too" in result.output
     assert fleet.location("broker-1") == "fsn1"
     assert set(fleet.apis.devices()) == set(NODES)
@@ -197,10 +196,20 @@ def test_a_policy_edited_by_hand_is_found_and_put_right(fleet: Fleet) -> None:
 
 
 def test_all_is_gone_after_destroy(fleet: Fleet) -> None:
-    destroy = fleet.stack.destroy()
-    assert destroy.status == 0, destroy.output
+    fleet.stack.destroy().succeeded()
     cloud = fleet.apis.cloud
     assert not fleet.servers()
     assert not fleet.apis.devices()
     assert not [*cloud.volumes.get_all(), *cloud.networks.get_all(), *cloud.firewalls.get_all()]
     assert not [*cloud.ssh_keys.get_all(), *cloud.placement_groups.get_all()]
+
+
+def test_an_ssh_key_registered_by_hand_is_used_and_outlives_the_stack(new: Fleet) -> None:
+    theirs = new.apis.cloud.ssh_keys.create(name="by hand", public_key=PUBLIC_KEY)
+    new.nodes(agents_1=None, agents_2=None)
+    assert not [name for name in new.up()["create"] if name.endswith("-ssh-key")]
+    new.is_settled()
+    destroy = new.stack.destroy()
+    assert destroy.status == 0, destroy.output
+    (kept,) = new.apis.cloud.ssh_keys.get_all()
+    assert (kept.id, kept.name, kept.labels) == (theirs.id, "by hand", {})

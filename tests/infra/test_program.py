@@ -51,36 +51,34 @@ def test_mistakes_are_told_at_once_and_nothing_is_made(stack: Stack, apis: Apis)
 def test_no_key_is_made_before_the_users_policy_has_the_tags(stack: Stack, apis: Apis) -> None:
     before = apis.tailnet("GET", "tailnet/-/acl").text
     stack.configure({"tailnet:policy": "print", "fleet:nodes": broker(protect=False, keep=False)})
-    shown = stack.preview()
-    assert shown.status == 0, shown.output
+    shown = stack.preview().succeeded()
     assert "tagOwners has no tag:broker" in shown.output
     result = stack.up()
     assert result.status != 0
     assert "no node can join, for in the tailnet's policy tagOwners has no tag:admin" in result.output
     assert not apis.cloud.servers.get_all()
     assert apis.tailnet("GET", "tailnet/-/acl").text == before
-    assert stack.destroy().status == 0
+    stack.destroy().succeeded()
 
 
 def test_a_protected_broker_is_named_from_the_state_and_its_volume_comes_back(stack: Stack, apis: Apis) -> None:
     stack.configure({"fleet:nodes": broker(protect=True)})
-    assert (up := stack.up()).status == 0, up.output
+    stack.up().succeeded()
     exported = stack.run("stack", "export").output
     state = json.loads(exported[exported.index("{") :])
     assert sorted(protected(state)) == ["server broker-1", "volume broker-1-data"]
 
     stack.configure({"fleet:nodes": broker(protect=False)})
-    assert (up := stack.up()).status == 0, up.output
-    assert (gone := stack.destroy()).status == 0, gone.output
+    stack.up().succeeded()
+    stack.destroy().succeeded()
     assert apis.devices() == {}
     (volume,) = apis.cloud.volumes.get_all()
 
     # The policy that the first stack left is the one that this one would write.
     stack.configure({"fleet:nodes": broker(protect=False, adopt=str(volume.id))})
-    again = stack.up()
-    assert again.status == 0, again.output
+    again = stack.up().succeeded()
     assert again.operations["import"] == ["broker-1-volume"]
-    assert (same := stack.up("--expect-no-changes")).status == 0, same.output
+    stack.up("--expect-no-changes").succeeded()
     assert [kept.id for kept in apis.cloud.volumes.get_all()] == [volume.id]
     assert "tskey-auth-" not in stack.state() + json.dumps(stack.outputs())
     assert "openclaw-join" not in stack.state()

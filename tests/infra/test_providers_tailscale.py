@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-OURS = json.dumps({"tagOwners": {"tag:runner": []}, "acls": []})
+OURS = json.dumps({"tagOwners": {"tag:openclaw": [], "tag:runner": ["tag:openclaw"]}, "acls": []})
 THEIRS = '{"acls": [], // by hand\n}'
 KEY = {"tags": ["tag:runner"], "preauthorized": True, "expiry": 3600, "recreateIfInvalid": "never"}
 

@@ -53,6 +53,7 @@ def test_user_data_makes_the_server(cloud: TestCloud, host: str) -> None:
         == ""
     )
     assert set(machine.ssh("id -Gn").split()) == {"deploy", "sudo", "video"}
+    assert machine.ssh("getent passwd debian || true") == "", "the image's own user"
     assert machine.ssh("sudo cat /var/lib/cloud/data/instance-id").strip() in {"101", "102"}
 
 

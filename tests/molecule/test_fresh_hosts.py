@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from lab.tailnet import Tailnet
 from tests.support.fleet import TestFleet, changed_tasks
 from tests.support.lab import NODES, PROJECT, missing
 
@@ -52,6 +54,8 @@ class Story:
     run: str
     switched_off: dict[tuple[str, str], Listing]
     packages_alone: dict[str, Listing]
+    joined: set[str]
+    logged_out: set[str]
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +74,16 @@ def story() -> Iterator[Story]:
     check = _playbook(fleet, "--check", "--diff")
     checked = _listings(fleet)
     run = _playbook(fleet)
+    joined = _devices(fleet, logged_out=False)
     _playbook(fleet, "-e", json.dumps(_OFF))
+    logged_out = _devices(fleet, logged_out=True)
     off = {(host, "runner_remove_home" * (host == _HOMELESS)): lines for host, lines in _listings(fleet).items()}
     _playbook(fleet, "-e", json.dumps({**_OFF, "broker_remove_data": True}), "--limit", "brokers")
     off["broker-1", "broker_remove_data"] = _listings(fleet)["broker-1"]
     for name in _GROUPS:
         fleet.lab.run("restore", name, "fresh")
     _on_each(fleet, {host: _install(lines - fresh[host]) for (host, _), lines in off.items()})
-    yield Story(fresh, check, checked, run, off, _listings(fleet))
+    yield Story(fresh, check, checked, run, off, _listings(fleet), joined, logged_out)
     fleet.lab.run("down")
 
 
@@ -101,6 +107,13 @@ def _inventory(way_in: dict[str, str]) -> dict[str, Any]:
     }
     hosts = {name: {**variables, "private_address": f"{name}.{way_in['domain']}"} for name in _GROUPS}
     return {"all": {"children": {"tailnet": {"hosts": hosts}}}}
+
+
+def _devices(fleet: TestFleet, *, logged_out: bool) -> set[str]:
+    """Return the names of the tailnet's devices that are logged out, or of those that are not."""
+    devices = Tailnet(fleet.lab.lab).headscale("nodes", "list") or []
+    ends = {device["given_name"]: (device.get("expiry") or {}).get("seconds", 0) for device in devices}
+    return {name for name, seconds in ends.items() if (0 < seconds <= time.time()) == logged_out}
 
 
 def _playbook(fleet: TestFleet, *arguments: str) -> str:
@@ -195,3 +208,8 @@ def test_switched_off_roles_leave_what_they_say(story: Story, host: str, flag: s
 
     assert _differences(story.packages_alone[host], after, kept) == []
     assert sorted(path for path in kept if "/" in path and f"file {path} " not in "\n".join(after)) == []
+
+
+def test_a_host_leaves_the_tailnet_when_it_is_switched_off(story: Story) -> None:
+    """Its state is removed besides, but whoever has a copy of that must find it logged out."""
+    assert (story.joined, story.logged_out) == (set(_GROUPS), set(_GROUPS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,13 +21,15 @@ from lab import tools
 from lab.engine import Engine
 from lab.process import PROJECT
 from lab.tailscale_api.state import credentials
+from tests.support.ports import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hcloud.servers import BoundServer
 
-TOKEN = "lab"
+# The engine hides a secret's text wherever it comes up in its output, so it must be in no other word.
+TOKEN = secrets.token_hex(16)
 SECONDS = 180
 _SECRETS = {"hcloud:token", "tailscale:oauthClientSecret"}
 
@@ -44,6 +47,11 @@ class Result:
     output: str
     seconds: float
     steps: list[tuple[str, str]] = field(default_factory=list)
+
+    def succeeded(self) -> Self:
+        """Return it; a command that failed is told with all its output."""
+        assert self.status == 0, self.output
+        return self
 
     @property
     def operations(self) -> dict[str, list[str]]:
@@ -145,6 +153,11 @@ class Apis:
         body = {"key": key, "hostname": hostname}
         httpx.post(f"{self._tailnet_url}/_lab/join", json=body, trust_env=False).raise_for_status()
 
+    def leave(self, hostname: str) -> None:
+        """Have a machine be in touch with the tailnet no more."""
+        body = {"hostname": hostname}
+        httpx.post(f"{self._tailnet_url}/_lab/leave", json=body, trust_env=False).raise_for_status()
+
     def devices(self) -> dict[str, dict[str, Any]]:
         """Return the tailnet's devices by their names."""
         devices = self.tailnet("GET", "tailnet/-/devices").json()["devices"]
@@ -198,13 +211,13 @@ class Stack:
         written["config"] = {key: value for key, value in self.settings.items() if value is not None}
         self.engine.config.write_text(yaml.safe_dump(written))
 
-    def _hide(self, secrets: dict[str, str]) -> None:
+    def _hide(self, hidden: dict[str, str]) -> None:
         """Set configuration keys encrypted, as the program wants its tokens."""
-        if secrets:
-            pairs = [word for key, value in secrets.items() for word in ("--secret", f"{key}={value}")]
+        if hidden:
+            pairs = [word for key, value in hidden.items() for word in ("--secret", f"{key}={value}")]
             self._checked("config", "set-all", *pairs)
             written = yaml.safe_load(self.engine.config.read_text())["config"]
-            self.settings |= {key: written[key] for key in secrets}
+            self.settings |= {key: written[key] for key in hidden}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a pulumi command on the stack and return its process."""
@@ -259,24 +272,13 @@ class Stack:
         return found
 
     def _checked(self, *arguments: str) -> str:
-        result = self.run(*arguments)
-        assert result.status == 0, result.output
-        return result.output
+        return self.run(*arguments).succeeded().output
 
     def _operate(self, command: str, *options: str) -> Result:
         log = self.folder / "events.json"
         log.unlink(missing_ok=True)
         result = self.run(command, "--event-log", str(log), *options)
         return Result(result.status, result.output, result.seconds, _steps(log))
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 def _steps(log: Path) -> list[tuple[str, str]]:

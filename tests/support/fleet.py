@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -85,6 +86,14 @@ class TestFleet:
         argv = [str(_PROGRAMS / "ansible-playbook"), *([] if stacked else own), "site.yml", *arguments]
         environment = {**self.environment, **inventory.environment(), **settings, "ANSIBLE_FORCE_COLOR": "0"}
         return programs.run(argv, environment=environment, timeout=timeout)
+
+    def program(self, *argv: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a program for which the stack's nodes are the fleet; `settings` are added to its environment."""
+        environment = {**inventory.environment(), **rehearsal.settings(self.lab.lab), **settings}
+        environment["PATH"] = os.pathsep.join([str(_PROGRAMS), environment["PATH"]])
+        program = shutil.which(argv[0], path=environment["PATH"])
+        assert program
+        return programs.run([program, *argv[1:]], environment=environment, timeout=120)
 
     def host(self, name: str) -> Host:
         """Return a node as testinfra sees it, over SSH and with root's rights."""

@@ -45,14 +45,11 @@ class Fleet:
 
     def up(self) -> dict[str, list[str]]:
         """Bring it up; return what was done, by operation."""
-        result = self.stack.up()
-        assert result.status == 0, result.output
-        return result.operations
+        return self.stack.up().succeeded().operations
 
     def is_settled(self) -> None:
         """See that nothing is left to do, as the configuration says and as things are."""
-        result = self.stack.up("--refresh", "--expect-no-changes")
-        assert result.status == 0, result.output
+        self.stack.up("--refresh", "--expect-no-changes").succeeded()
 
     def servers(self) -> dict[str, int]:
         return {str(server.name): int(server.id or 0) for server in self.apis.cloud.servers.get_all()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
+    from testinfra.backend.base import CommandResult
     from testinfra.host import Host
 
 INVENTORY = Path(os.environ["LAB_INVENTORY"])
 LAB: dict[str, Any] = yaml.safe_load(INVENTORY.read_text())["all"]
 _KEY = ("-i", LAB["vars"]["ansible_ssh_private_key_file"])
 _OPTIONS = (*shlex.split(LAB["vars"]["ansible_ssh_common_args"]), "-o", "ControlPath=none")
+_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 _OPERATOR = "X-Bot-Token: $(cat /etc/openclaw/operator-token)"
 
 
@@ -62,6 +65,26 @@ def log_in(
 ) -> subprocess.CompletedProcess[str]:
     """Log in from the controller, by default with the lab's key, and with nothing else."""
     return programs.run(["ssh", *options, *_OPTIONS, f"{user}@{address}", *command], environment=environment)
+
+
+@contextmanager
+def listeners(root: Host, *ports: int) -> Iterator[None]:
+    """Have something listen on these ports of a host."""
+    try:
+        for port in ports:
+            unit = f"systemd-run --quiet --collect --unit=listen-{port}"
+            root.check_output(f"{unit} python3 -m http.server --bind 0.0.0.0 {port}")
+        for port in ports:
+            root.check_output(f"timeout 10 sh -c 'until ss -Hltn sport = :{port} | grep -q .; do sleep 0.05; done'")
+        yield
+    finally:
+        for port in ports:
+            root.run(f"systemctl stop listen-{port}.service")
+
+
+def connect(host: Host, address: str, port: int) -> CommandResult:
+    """Connect from a host to a port of another; the attempt fails where nothing answers within three seconds."""
+    return host.run(f"python3 -c '{_CONNECT}' {address} {port}")
 
 
 def call(broker: Host, path: str, body: dict[str, Any] | None = None, *, port: int = 8000) -> dict[str, Any]:

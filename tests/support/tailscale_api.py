@@ -12,6 +12,7 @@ import httpx
 from lab import relay
 from lab.process import PROJECT, wait_until
 from lab.tailscale_api import Credentials, credentials
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Client(httpx.Client):
 @contextmanager
 def serve(state: Path, *behind: str) -> Iterator[Client]:
     """Serve a state file; `behind` is `--memory`, or `--lab` and a name."""
-    port = relay.free_port(0)
+    port = free_port()
     log = state.with_suffix(".log")
     with log.open("ab") as output:
         server = subprocess.Popen(

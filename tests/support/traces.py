@@ -25,20 +25,29 @@ _SCRATCH = ("ansible", "mmdebstrap", "openclaw", "pip-", "ssh-", "tmp")
 def take(lab: str, *, ignored: Path) -> set[str]:
     """Return everything of those kinds that is there now, a line each.
 
-    What belongs to other labs, and files below a folder of the test's own, do not count. Processes count where they
-    are in the lab's control groups or were started with its name in their environment.
+    What belongs to other labs, and files, mounts and loop devices below `ignored`, where other tests work meanwhile, do
+    not count. Processes count where they are in the lab's control groups or were started with its name in their
+    environment.
     """
     skipped = {folders.cache().parent, _PROJECT, ignored}
     seen = {
-        *(f"mount {line.split(' ')[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        *(f"mount {target}" for target in _mounts() if not Path(target).is_relative_to(ignored)),
         *(f"link {line.split(':')[1].strip()}" for line in _lines("ip", "-oneline", "link")),
         *(f"nft {line}" for line in _lines("nft", "list", "tables")),
-        *(f"loop device of {line}" for line in _lines("losetup", "--noheadings", "--output=BACK-FILE")),
+        *(f"loop device of {file}" for file in _loops() if not Path(file).is_relative_to(ignored)),
         *(f"cgroup {folder}" for folder, _, _ in os.walk("/sys/fs/cgroup") if "openclaw" in folder),
         *(f"file {path}" for tree in _TREES for path in _files(tree, skipped)),
         *(f"process {pid}" for pid in _processes(lab)),
     }
     return {line for line in seen if "openclaw-lab/" not in line or f"openclaw-lab/{lab}" in line}
+
+
+def _mounts() -> list[str]:
+    return [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+
+def _loops() -> list[str]:
+    return _lines("losetup", "--noheadings", "--output=BACK-FILE")
 
 
 def _processes(lab: str) -> set[str]:

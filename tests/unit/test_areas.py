@@ -49,3 +49,35 @@ def test_ci_fails_on_a_skip_in_some_areas(tmp_path: Path, areas: str, ci: str, s
     assert "area        ·  passed ·  failed · skipped · seconds" in done.stdout
     assert "unit        ·       1 ·       0 ·       0 · " in done.stdout
     assert ("CI must not skip in: " in done.stdout) is bool(status)
+
+
+_TIMED = """
+import time
+from pathlib import Path
+def test_timed() -> None:
+    begun = time.monotonic()
+    time.sleep(1)
+    Path(__file__).with_suffix(".times").write_text(f"{begun} {time.monotonic()}")
+"""
+
+
+def test_what_looks_for_leftovers_is_first_and_meets_no_other_lab(tmp_path: Path) -> None:
+    for area in ("acceptance", "faults", "lab", "unit"):
+        (tmp_path / "tests" / area).mkdir(parents=True)
+    shutil.copy(_CONFTEST, tmp_path / "tests/conftest.py")
+    files = ("acceptance/test_one.py", "faults/test_two.py", "lab/test_leftovers.py", "unit/test_three.py")
+    for file in files:
+        (tmp_path / "tests" / file).write_text(_TIMED)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", "-n", "2"),
+            *("--no-loadscope-reorder", f"--basetemp={tmp_path / 'base'}", "tests"),
+        ],
+        cwd=tmp_path,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    times = [(tmp_path / "tests" / file).with_suffix(".times").read_text().split() for file in files]
+    (_, one_ended), (two, _), (leftovers, leftovers_ended), (three, _) = [map(float, pair) for pair in times]
+    assert one_ended <= leftovers < leftovers_ended <= two
+    assert three < one_ended

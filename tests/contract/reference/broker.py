@@ -349,6 +349,7 @@ class Broker:
             await asyncio.sleep(0.02)
             for job in self.running():
                 if job["lease_until"] < time.time():
+                    self.dismissals[job["worker_id"]] += 1
                     self.take_back(job)
             for job in [*self.store.jobs.values()]:
                 if job["not_before"] and job["not_before"] < time.time():

@@ -241,6 +241,22 @@ QUEUE: dict[str, tuple[str, str, str, str]] = {
         "broker", "leases::a_lost_lease_is_taken_back_without_anybody_polling",
         '"started_at": None, "lease_until": None}', "}",
     ),
+    "a loss ends the loser's wait": (
+        "broker", "leases::a_claim_from_before_the_loss_gets_nothing",
+        '                    self.dismissals[job["worker_id"]] += 1\n', "",
+    ),
+    "a loss ends each of the loser's waits": (
+        "broker", "leases::a_claim_from_before_the_loss_gets_nothing",
+        "self.dismissals[caller.name] != dismissals", "self.dismissals.pop(caller.name, 0) != dismissals",
+    ),
+    "a loss ends nobody else's wait": (
+        "broker", "leases::a_claim_from_before_the_loss_gets_nothing",
+        'self.dismissals[job["worker_id"]] += 1', "self.dismissals.update([None, *self.store.agents])",
+    ),
+    "a loser that calls again is heard": (
+        "broker", "leases::a_loser_that_calls_again_is_a_worker_like_any_other",
+        "dismissals = self.dismissals[caller.name]", "dismissals = 0",
+    ),
     "deliveries are bounded": (
         "broker", "leases::a_job_is_dead_after_its_last_delivery",
         'if job["attempts"] < job["max_deliveries"]:', "if True:",

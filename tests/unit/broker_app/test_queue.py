@@ -63,6 +63,28 @@ def test_a_lease_ends_with_the_clock(bench: Callable[..., Any], run: Callable[[A
     run(work())
 
 
+@pytest.mark.parametrize("loser", [W1, Worker()], ids=["named", "nameless"])
+def test_a_lost_lease_ends_what_its_worker_waits_for_and_nobody_elses_wait(
+    bench: Callable[..., Any], run: Callable[[Any], Any], loser: Worker
+) -> None:
+    """The job goes to the other, who has waited for less long, with the next epoch: in between nobody had it."""
+
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order())
+            await b.queue.claim(loser)
+            deaf = [asyncio.create_task(b.queue.claim(loser, wait=8)) for _ in range(2)]
+            other = asyncio.create_task(b.queue.claim(Worker("w2"), wait=8))
+            await asyncio.sleep(0.05)
+            b.clock.now += 60
+            await b.queue.reclaim()
+            again = await other
+            assert (again.id, again.attempts, again.lease_epoch) == (job.id, 2, 2)
+            assert [task.done() and task.result() for task in deaf] == [None, None]
+
+    run(work())
+
+
 def test_nothing_ends_the_timer(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with bench() as b:
@@ -78,7 +100,7 @@ def test_nothing_ends_the_timer(bench: Callable[..., Any], run: Callable[[Any], 
             b.store.take_due = failing
             b.clock.now += 61
             timer = asyncio.create_task(b.queue.keep_time())
-            again = await b.queue.claim(W1, wait=8)
+            again = await b.queue.claim(Worker("w2"), wait=8)
             assert (again.id, again.attempts, failures) == (job.id, 2, [])
             timer.cancel()
 
@@ -457,6 +479,7 @@ def test_the_queries_use_their_indexes(bench: Callable[..., Any], run: Callable[
     cases = [
         (store._OLDEST, (None, ""), "jobs_queued (agent=? AND needs=? AND not_before=?)"),
         (store._LOST, (0.0, 1), "jobs_running"),
+        (store._LOSERS, (0.0,), "jobs_running"),
         (store._PUT_OFF, (0.0, 1), "jobs_put_off"),
         (store._COUNTS, (), "jobs_queued"),
         (store._COUNTS, (), "jobs_put_off"),
@@ -479,11 +502,11 @@ def test_the_queries_use_their_indexes(bench: Callable[..., Any], run: Callable[
 
 
 def test_foreign_jobs_cost_a_claim_nothing(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
-    """Behind 20,000 foreign jobs of 2,000 kinds, a claim makes as many probes as on an empty queue."""
+    """Behind 2,000 foreign jobs of 200 kinds, a claim makes as many probes as on an empty queue."""
 
     async def work() -> None:
         async with bench() as b:
-            orders = [order(f"foreign-{n % 2000}", "a") for n in range(20_000)]
+            orders = [order(f"foreign-{n % 200}", "a") for n in range(2_000)]
             await asyncio.gather(*(b.queue.submit(each) for each in orders))
             job = await b.queue.submit(order("a"))
             statements: list[str] = []

@@ -50,6 +50,14 @@ def test_a_fleet_without_a_broker_is_refused() -> None:
         inventory.parse({"_meta": {"hostvars": {}}}).broker()
 
 
+def test_what_is_wrong_with_the_nodes_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = tmp_path / "outputs.json"
+    outputs.write_text("{}")
+    monkeypatch.setenv("OPENCLAW_OUTPUTS", str(outputs))
+    with pytest.raises(FleetError, match=r"\Athe inventory cannot be read: .*no output `inventory`.*\Z"):
+        inventory.load([])
+
+
 def test_a_persons_own_ssh_settings_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "ssh"
     home.mkdir()

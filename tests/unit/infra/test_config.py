@@ -178,6 +178,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("no SSH keys", {"fleet__sshKeys": []}, "fleet:sshKeys", "id_ed25519.pub"),
     ("private key", {"fleet__sshKeys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}, "fleet:sshKeys", "public keys"),
     ("key of two lines", {"fleet__sshKeys": [f"{SSH_KEY}\nroot"]}, "fleet:sshKeys", "public keys"),
+    ("half a key", {"fleet__sshKeys": [SSH_KEY.replace("A me@", " me@")]}, "fleet:sshKeys", "public keys"),
     ("the same key twice", {"fleet__sshKeys": [SSH_KEY, SSH_KEY]}, "fleet:sshKeys", "give each once"),
     (
         "the same key with two comments",

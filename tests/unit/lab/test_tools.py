@@ -149,6 +149,15 @@ echo + >> "$LOG"; sleep "${SECONDS_A_BUILD}"; echo - >> "$LOG"
 """
 
 
+@pytest.fixture
+def log(tmp_path: Path, on_path: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have builds be slow; the file has a + for each that began, and a - for each that ended."""
+    on_path("go", _SLOW_GO)
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("SECONDS_A_BUILD", "0.4")
+    return tmp_path / "log"
+
+
 def _pinned(tmp_path: Path, name: str) -> Module:
     (tmp_path / name).mkdir()
     (tmp_path / name / "go.mod").write_text(
@@ -158,13 +167,7 @@ def _pinned(tmp_path: Path, name: str) -> Module:
     return Module(name, pin="example.lab/hello", programs=(name,), version_variables=())
 
 
-def test_two_at_a_time_are_built_at_the_most(
-    tmp_path: Path, on_path: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = tmp_path / "log"
-    on_path("go", _SLOW_GO)
-    monkeypatch.setenv("LOG", str(log))
-    monkeypatch.setenv("SECONDS_A_BUILD", "0.4")
+def test_two_at_a_time_are_built_at_the_most(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     all_of_them = tuple(_pinned(tmp_path, f"tool-{number}") for number in range(4))
     monkeypatch.setattr(modules, "MODULES", all_of_them)
     tools.ensure(module.name for module in all_of_them)
@@ -176,13 +179,7 @@ def test_two_at_a_time_are_built_at_the_most(
     assert all(module.is_built for module in all_of_them)
 
 
-def test_who_comes_while_it_is_built_waits_for_that_build(
-    tmp_path: Path, on_path: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = tmp_path / "log"
-    on_path("go", _SLOW_GO)
-    monkeypatch.setenv("LOG", str(log))
-    monkeypatch.setenv("SECONDS_A_BUILD", "0.4")
+def test_who_comes_while_it_is_built_waits_for_that_build(tmp_path: Path, log: Path) -> None:
     module = _pinned(tmp_path, "hello")
     with ThreadPoolExecutor() as pool:
         built = set(pool.map(build.ensure, [module] * 3))
@@ -205,11 +202,8 @@ build.ensure(Module("hello", pin="example.lab/hello", programs=("hello",), versi
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_that_is_cut_short_is_not_taken_for_a_tool(
-    tmp_path: Path, on_path: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
 ) -> None:
-    log = tmp_path / "log"
-    on_path("go", _SLOW_GO)
-    monkeypatch.setenv("LOG", str(log))
     monkeypatch.setenv("SECONDS_A_BUILD", "3")
     module = _pinned(tmp_path, "hello")
     builder = subprocess.Popen([sys.executable, "-c", _BUILD, str(tmp_path)], cwd=PROJECT, stderr=subprocess.DEVNULL)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.molecule import LAB, log_in, other
+from tests.support.molecule import LAB, connect, listeners, log_in, other
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://all"]
-CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
 
 
 @pytest.fixture
@@ -25,22 +24,15 @@ def neighbour(host: Host) -> Host:
 
 def answers(neighbour: Host, address: str, port: int) -> str:
     """What a neighbour gets from a port: open, or how the attempt ended."""
-    done = neighbour.run(f"python3 -c '{CONNECT}' {address} {port}")
+    done = connect(neighbour, address, port)
     return "open" if done.rc == 0 else str(done.stderr).strip().splitlines()[-1]
 
 
 @pytest.fixture
-def listeners(root: Host) -> Iterator[None]:
+def listening(root: Host) -> Iterator[None]:
     """Something that listens on every port of the firewall's table test."""
-    ports = (8001, 8002, 8003)
-    for port in ports:
-        unit = f"systemd-run --quiet --collect --unit=listen-{port}"
-        root.check_output(f"{unit} python3 -m http.server --bind 0.0.0.0 {port}")
-    for port in ports:
-        root.check_output(f"timeout 10 sh -c 'until ss -Hltn sport = :{port} | grep -q .; do sleep 0.05; done'")
-    yield
-    for port in ports:
-        root.run(f"systemctl stop listen-{port}.service")
+    with listeners(root, 8001, 8002, 8003):
+        yield
 
 
 def test_an_administrator_logs_in_and_is_root_by_sudo(address: str) -> None:
@@ -83,14 +75,14 @@ def test_passwords_are_not_asked_for(address: str) -> None:
     assert "Permission denied (publickey)" in done.stderr
 
 
-@pytest.mark.usefixtures("listeners")
+@pytest.mark.usefixtures("listening")
 def test_the_firewall_drops_what_is_not_allowed(neighbour: Host, address: str) -> None:
     found = {port: answers(neighbour, address, port) for port in (22, 8001, 8002, 8003)}
 
     assert found == {22: "open", 8001: "open", 8002: "TimeoutError: timed out", 8003: "TimeoutError: timed out"}
 
 
-@pytest.mark.usefixtures("listeners")
+@pytest.mark.usefixtures("listening")
 def test_it_is_the_firewall_that_drops(root: Host, neighbour: Host, address: str) -> None:
     root.check_output("nft delete table inet openclaw")
     try:

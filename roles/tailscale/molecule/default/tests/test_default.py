@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support import programs
-from tests.support.molecule import INVENTORY
+from tests.support.molecule import INVENTORY, connect, listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from testinfra.host import Host
 
 testinfra_hosts = ["ansible://all"]
 SERVER = "https://headscale.fleet.lab"
-CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 
 
 @pytest.fixture
@@ -44,20 +40,8 @@ def module(name: str, *options: str, **arguments: Any) -> dict[str, Any]:
     return loaded
 
 
-@contextmanager
-def listeners(root: Host, *ports: int) -> Iterator[None]:
-    for port in ports:
-        unit = f"systemd-run --quiet --collect --unit=listen-{port}"
-        root.check_output(f"{unit} python3 -m http.server --bind 0.0.0.0 {port}")
-    for port in ports:
-        root.check_output(f"timeout 10 sh -c 'until ss -Hltn sport = :{port} | grep -q .; do sleep 0.05; done'")
-    yield
-    for port in ports:
-        root.run(f"systemctl stop listen-{port}.service")
-
-
 def answers(neighbour: Host, address: str, port: int) -> bool:
-    return bool(neighbour.run(f"python3 -c '{CONNECT}' {address} {port}").rc == 0)
+    return bool(connect(neighbour, address, port).rc == 0)
 
 
 def test_the_host_is_called_by_its_name(root: Host, name: str, way_in: dict[str, Any]) -> None:
