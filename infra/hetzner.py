@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from infra.settings import HetznerAccess
 
 _POLL_SECONDS = 1.0
-_DELETION_SECONDS = 300
-_ACTION_SECONDS = 300
+_WAIT_SECONDS = 300
 # An action of the server's own is under way.
 _BUSY = frozenset({HTTPStatus.CONFLICT, HTTPStatus.LOCKED})
 
@@ -77,11 +76,7 @@ class Hetzner:
         Raises:
             ServiceError: The API refused, or it took longer than five minutes.
         """
-        deadline = time.monotonic() + _ACTION_SECONDS
-        while self._is_busy(server_id):
-            if time.monotonic() > deadline:
-                raise ServiceError(f"Hetzner's API: server {server_id} is still busy after {_ACTION_SECONDS} s")
-            self._sleep(_POLL_SECONDS)
+        self._wait_while(lambda: self._is_busy(server_id), f"server {server_id} is still busy")
 
     def _is_busy(self, server_id: str) -> bool:
         path, running = f"servers/{server_id}/actions", {"status": "running"}
@@ -98,11 +93,7 @@ class Hetzner:
         Raises:
             ServiceError: The API refused, or it took longer than five minutes.
         """
-        deadline = time.monotonic() + _DELETION_SECONDS
-        while self._is_there(server):
-            if time.monotonic() > deadline:
-                raise ServiceError(f"Hetzner's API: server {server.id} is not gone after {_DELETION_SECONDS} s")
-            self._sleep(_POLL_SECONDS)
+        self._wait_while(lambda: self._is_there(server), f"server {server.id} is not gone")
 
     def _is_there(self, server: Server) -> bool:
         """Ask for a server's deletion, and return whether it may still be there."""
@@ -114,3 +105,11 @@ class Hetzner:
             if error.status not in _BUSY:
                 raise
         return True
+
+    def _wait_while(self, goes_on: Callable[[], bool], complaint: str) -> None:
+        """Ask until it goes on no more; ServiceError with the complaint after five minutes."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while goes_on():
+            if time.monotonic() > deadline:
+                raise ServiceError(f"Hetzner's API: {complaint} after {_WAIT_SECONDS} s")
+            self._sleep(_POLL_SECONDS)

@@ -22,6 +22,8 @@ _TESTS = Path(__file__).parent
 _LAB_AREAS = {"acceptance", "faults", "lab", "molecule"}
 # These look for what a lab left on the machine, and so must not meet another.
 _ALONE = ("tests/acceptance/", "tests/lab/test_leftovers.py")
+# A file that is locked by whom the labs belong to.
+_LABS = os.open(__file__, os.O_RDONLY)
 _NEVER_SKIPPED_BY_CI = {*_LAB_AREAS, "infra"}
 # The one thing that the lab of a machine with cgroup v1 cannot show; CI lets this skip pass, by its very words.
 CGROUP_V2_ONLY = "limits of single jobs are enforced where cgroup v2 delegates them, and this machine has cgroup v1"
@@ -96,29 +98,30 @@ def _is_alone(nodeid: str) -> bool:
     return nodeid.startswith(_ALONE)
 
 
-@pytest.fixture(scope="session")
-def _labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """A file that is locked by whom the labs belong to."""
-    base = tmp_path_factory.getbasetemp()
-    with (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base).joinpath("labs.lock").open("w") as file:
-        yield file.fileno()
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Wait for the labs where a test needs them, before its first fixture; what needs none yields to what does.
+
+    They stay a worker's from test to test: in between, too, another's lab would leave traces.
+    """
+    has_lab = _area(item.nodeid) in _LAB_AREAS
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if has_lab else 10)
+    shared = LOCK_SH if has_lab else LOCK_UN
+    flock(_LABS, LOCK_EX if _is_alone(item.nodeid) else shared)
+
+
+def pytest_sessionfinish() -> None:
+    # A worker that has ended waits for the others.
+    flock(_LABS, LOCK_UN)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _beside_a_lab(
-    request: pytest.FixtureRequest, _labs: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """Let a lab's tests alone: what runs beside them yields to them, and makes nothing in /tmp, where they look."""
-    file = request.path.relative_to(_TESTS.parent).as_posix()
-    has_lab = _area(file) in _LAB_AREAS
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        os.setpriority(os.PRIO_PROCESS, 0, 0 if has_lab else 10)
-    if has_lab:
-        # Kept from file to file: in between, too, another lab would leave traces.
-        flock(_labs, LOCK_EX if _is_alone(file) else LOCK_SH)
+def _beside_a_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make nothing in /tmp beside a lab's tests, which look there."""
+    if request.path.relative_to(_TESTS).parts[0] in _LAB_AREAS:
         yield
         return
-    flock(_labs, LOCK_UN)
     folder = str(tmp_path_factory.mktemp("tmp"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)

@@ -372,18 +372,19 @@ def test_a_job_cannot_use_more_than_its_agent_has(place: Place, fleet: TestFleet
 
 
 _LARGE = "b = b'x' * ({} << 20); open('large', 'w').write('x'); import time; time.sleep(120)"
-# Fills the memory with processes that are each small, until one of them is killed.
+# Fills the memory with processes that are each small, one after the other, until one of them is killed.
 _SMALL_ONES = r"""
 import os, sys, time
-children = []
-while len(children) < int(sys.argv[1]):
-    if not (pid := os.fork()):
-        block = b"x" * (32 << 20); time.sleep(60); os._exit(0)
-    children.append(pid)
-    time.sleep(0.05)
-    if os.waitpid(-1, os.WNOHANG)[0]:
+killed = False
+for _ in range(int(sys.argv[1])):
+    filled, fill = os.pipe()
+    if not os.fork():
+        block = b"x" * (32 << 20); os.write(fill, b"x"); time.sleep(300); os._exit(0)
+    os.close(fill)
+    killed = not os.read(filled, 1) or os.waitpid(-1, os.WNOHANG)[0]
+    if killed:
         break
-print("killed" if len(children) < int(sys.argv[1]) else "nobody was killed")
+print("killed" if killed else "nobody was killed")
 """
 
 

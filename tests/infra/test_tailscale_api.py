@@ -232,8 +232,9 @@ def test_an_oauth_client_gives_its_own_tags_or_those_that_they_own(
     assert ready.post("tailnet/-/keys", json=_wanted(create={"tags": tags})).status_code == 200
 
 
-@pytest.mark.skipif(not tools.is_cached("headscale"), reason="headscale is not built")
 def test_headscale_is_given_a_policy_that_it_takes(tmp_path: Path) -> None:
+    if lacking := tools.missing():
+        pytest.skip(lacking)
     tailnet = config.read(values(tailnet__admins=["you@example.com"]), {}).tailnet
     given = tmp_path / "policy.json"
     given.write_text(headscale_policy(render(tailnet)))

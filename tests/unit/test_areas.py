@@ -60,6 +60,23 @@ def test_timed() -> None:
     Path(__file__).with_suffix(".times").write_text(f"{begun} {time.monotonic()}")
 """
 
+_BEGINNING = """
+import time
+from pathlib import Path
+import pytest
+@pytest.fixture(scope="package", autouse=True)
+def lab() -> None:
+    Path(__file__).with_name("begun").write_text(str(time.monotonic()))
+"""
+
+# A worker with fewer tests before it would be given the others too.
+_MANY = """
+import pytest
+@pytest.mark.parametrize("number", range(4))
+def test_one_of_many(number: int) -> None:
+    pass
+"""
+
 
 def test_what_looks_for_leftovers_is_first_and_meets_no_other_lab(tmp_path: Path) -> None:
     for area in ("acceptance", "faults", "lab", "unit"):
@@ -68,6 +85,8 @@ def test_what_looks_for_leftovers_is_first_and_meets_no_other_lab(tmp_path: Path
     files = ("acceptance/test_one.py", "faults/test_two.py", "lab/test_leftovers.py", "unit/test_three.py")
     for file in files:
         (tmp_path / "tests" / file).write_text(_TIMED)
+    (tmp_path / "tests/acceptance/test_many.py").write_text(_MANY)
+    (tmp_path / "tests/faults/conftest.py").write_text(_BEGINNING)
     subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", "-n", "2"),
@@ -78,6 +97,6 @@ def test_what_looks_for_leftovers_is_first_and_meets_no_other_lab(tmp_path: Path
         stdout=subprocess.DEVNULL,
     )
     times = [(tmp_path / "tests" / file).with_suffix(".times").read_text().split() for file in files]
-    (_, one_ended), (two, _), (leftovers, leftovers_ended), (three, _) = [map(float, pair) for pair in times]
-    assert one_ended <= leftovers < leftovers_ended <= two
+    (_, one_ended), _, (leftovers, leftovers_ended), (three, _) = [map(float, pair) for pair in times]
+    assert one_ended <= leftovers < leftovers_ended <= float((tmp_path / "tests/faults/begun").read_text())
     assert three < one_ended
