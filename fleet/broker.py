@@ -5,6 +5,7 @@ The token stays on the node; it passes through this process's memory and is writ
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 
     from fleet.inventory import Inventory
 
+DIALECTS = ("jobs", "tasks", "hub")
 _CREDENTIAL = "/etc/openclaw/operator-token"
 _LONGEST_WAIT = 25
 _TIMEOUT = httpx.Timeout(10, read=_LONGEST_WAIT + 10)
 
 
 class Broker:
-    """Calls of the jobs dialect (broker_app/openapi.json) on one broker."""
+    """Calls on one broker (broker_app/openapi.json): of the jobs dialect, and for submission of each."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -39,8 +41,14 @@ class Broker:
         jobs = self._call("GET", "/jobs", params={"agent": agent, "limit": 1})["jobs"]
         return jobs[0] if jobs else None
 
-    def submit(self, agent: str, command: str, payload: str) -> str:
-        """Queue a job for one agent and return its id."""
+    def submit(self, agent: str, command: str, payload: str, dialect: str = "jobs") -> str:
+        """Queue a job for one agent and return its id. In tasks and hub the payload must be the text of an object."""
+        if dialect == "tasks":
+            task = {"type": command, "payload": {**json.loads(payload), "agent_hint": agent}}
+            return str(self._call("POST", "/api/tasks", json=task)["task"]["id"])
+        if dialect == "hub":
+            task = {"type": command, **json.loads(payload)}
+            return str(self._call("POST", f"/agents/{agent}/task", json=task)["taskId"])
         return str(self._call("POST", "/jobs", json={"command": command, "payload": payload, "agent": agent})["id"])
 
     def finished(self, job_id: str, timeout: float) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def connect(inventory: Inventory) -> Iterator[Broker]:
             ssh.tunnel(connection, inventory.broker_port) as port,
             httpx.Client(
                 base_url=f"http://127.0.0.1:{port}",
-                headers={"X-Bot-Token": shown.stdout.strip()},
+                headers={"Authorization": f"Bearer {shown.stdout.strip()}"},
                 timeout=_TIMEOUT,
                 trust_env=False,
             ) as client,
@@ -90,6 +98,7 @@ def connect(inventory: Inventory) -> Iterator[Broker]:
 
 def _detail(response: httpx.Response) -> str:
     try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
+        said = response.json()
+        return str(said.get("detail") or said["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return response.text[:200]

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path  # noqa: TC003 -- typer looks at it
 from typing import Annotated, NoReturn
 
 import paramiko
 import typer
 from invoke.exceptions import ThreadException
-from rich.console import Console
 from rich.markup import escape
 
-from fleet import broker, deploy, inventory, jobs, nodes, protection, ssh, stack, status
+from fleet import agents, broker, deploy, inventory, nodes, protection, stack, status
+from fleet.console import err, out
 from fleet.errors import FleetError
 
+# What stands after the first argument of these is another program's.
+_TAKES_OPTIONS = {"ignore_unknown_options": True}
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-# Other programs, and logs, get their lines whole.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+app.command("status")(agents.show_status)
+app.command("list")(agents.show_list)
+app.command()(agents.task)
+app.command("exec", context_settings=_TAKES_OPTIONS)(agents.execute)
+app.command()(agents.logs)
+app.command(context_settings=_TAKES_OPTIONS)(agents.shell)
 
 _SMOKE_TASK = ("exec", json.dumps({"command": "uname -sr"}))
 _SMOKE_SECONDS = 60
@@ -76,7 +81,11 @@ def up(
     _deploy(options.inventories)
     with broker.connect(fleet) as client:
         started = time.monotonic()
-        submitted = [client.submit(agent, *_SMOKE_TASK) for agent in fleet.agents]
+        # Between them the agents see each dialect.
+        submitted = [
+            client.submit(agent, *_SMOKE_TASK, dialect=dialect)
+            for agent, dialect in zip(fleet.agents, cycle(broker.DIALECTS), strict=False)
+        ]
         finished = [client.finished(job, _SMOKE_SECONDS) for job in submitted]
         _step("first jobs", f"{sum(job['status'] == 'done' for job in finished)} done", time.monotonic() - started)
         out.print()
@@ -113,57 +122,6 @@ def destroy(
     if not yes and not typer.confirm(f"Delete everything that stack {selected.name} has, with its data?"):
         raise FleetError("nothing was deleted")
     _change(selected, selected.destroy)
-
-
-@app.command(name="status")
-def show_status(context: typer.Context, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Show each agent, its runner's version, its state and its last job."""
-    fleet = inventory.load(context.obj.inventories)
-    with broker.connect(fleet) as client:
-        statuses = status.collect(fleet, client)
-    if as_json:
-        typer.echo(json.dumps([each.as_dict() for each in statuses], indent=2))
-    else:
-        out.print(status.table(statuses))
-
-
-@app.command()
-def task(
-    context: typer.Context,
-    agent: str,
-    text: Annotated[str, typer.Argument(metavar="JSON", help='Such as {"type":"exec","command":"uname -sr"}.')],
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the end of the job.")] = 600,
-) -> None:
-    """Give an agent a job, wait for its end and print what it printed; status 1 where it failed."""
-    command, payload = jobs.parse_task(text)
-    fleet = inventory.load(context.obj.inventories)
-    name = fleet.agent(agent).name
-    with broker.connect(fleet) as client:
-        job = client.finished(client.submit(name, command, payload), timeout)
-    printed, said = jobs.output(job)
-    typer.echo(printed, nl=not printed.endswith("\n") and bool(printed))
-    if said:
-        typer.echo(said.rstrip("\n"), err=True)
-    if job["status"] != "done":
-        raise typer.Exit(1)
-
-
-@app.command(context_settings={"ignore_unknown_options": True})
-def shell(
-    context: typer.Context,
-    host: Annotated[str, typer.Argument(help="A node, or an agent for a shell as its user.")],
-    command: Annotated[list[str] | None, typer.Argument(help="A command in place of a shell.")] = None,
-) -> None:
-    """Log in to a node over SSH."""
-    fleet = inventory.load(context.obj.inventories)
-    words = command or []
-    if agent := fleet.agents.get(host):
-        node = fleet.node(agent.node)
-        words = [shlex.join(["sudo", "-iu", agent.name, *words])]
-    else:
-        node = fleet.node(host)
-    argv = ssh.ssh_argv(node, words, terminal=sys.stdin.isatty())
-    os.execvp(argv[0], argv)
 
 
 def _ask_about_losses(selected: stack.Stack) -> None:

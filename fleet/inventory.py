@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,11 +36,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Agent:
-    """A worker identity and the name of the node it lives on."""
+    """A worker identity, the name of the node it lives on, and how its runner speaks with the broker."""
 
     name: str
     type: str
     node: str
+    dialect: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Inventory:
     def agent(self, name: str) -> Agent:
         """Return the agent of that name; UnknownNameError where there is none."""
         return _named(self.agents, name, "agent")
+
+    def of_agents(self, names: list[str]) -> Inventory:
+        """Return the same with these agents only."""
+        return replace(self, agents={name: self.agents[name] for name in names})
 
     def broker(self) -> Node:
         """Return the broker's node; FleetError where the inventory's group `brokers` is empty."""
@@ -143,7 +148,8 @@ def _agent(number: int, declared: dict[str, Any]) -> Agent:
     missing = [field for field in ("name", "node") if not declared.get(field)]
     if missing:
         raise FleetError(f"agent {number} of the inventory's list `agents` has no {' and no '.join(missing)}")
-    return Agent(declared["name"], declared.get("type", ""), declared["node"])
+    dialect = declared.get("dialect", "jobs")
+    return Agent(declared["name"], declared.get("type", ""), declared["node"], dialect)
 
 
 def _node(name: str, variables: dict[str, Any]) -> Node:

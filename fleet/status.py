@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from fleet.inventory import Inventory
 
 
+STATES = ("idle", "busy", "offline", "unknown")
+
+
 @dataclass(frozen=True)
 class AgentStatus:
-    """One agent: `state` is idle, busy, offline, or unknown where it has never spoken to the broker."""
+    """One agent: `state` is one of STATES, unknown where it has never spoken to the broker."""
 
     agent: str
     type: str
     node: str
+    dialect: str
     runner: str | None
     state: str
     last_job: dict[str, Any] | None
@@ -39,6 +43,7 @@ def collect(inventory: Inventory, broker: Broker) -> list[AgentStatus]:
             agent=agent.name,
             type=agent.type,
             node=agent.node,
+            dialect=agent.dialect,
             runner=known.get(agent.name, {}).get("runner_version"),
             state=_state(known.get(agent.name)),
             last_job=broker.last_job(agent.name),
@@ -50,10 +55,12 @@ def collect(inventory: Inventory, broker: Broker) -> list[AgentStatus]:
 def table(statuses: list[AgentStatus]) -> Table:
     """Return the facts as a table without lines, to be read and to be cut by other programs."""
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", border_style="dim")
-    for column in ("agent", "node", "runner", "state", "last job"):
+    for column in ("agent", "type", "node", "runner", "speaks", "state", "last job"):
         shown.add_column(column, no_wrap=column != "last job")
     for status in statuses:
-        shown.add_row(status.agent, status.node, status.runner or "-", status.state, jobs.summary(status.last_job))
+        runner = status.runner or "-"
+        last = jobs.summary(status.last_job)
+        shown.add_row(status.agent, status.type, status.node, runner, status.dialect, status.state, last)
     return shown
 
 

@@ -65,6 +65,7 @@ def job_object(job: Job) -> dict[str, Any]:
         "worker_id": job.worker,
         "requires": job.requires,
         "agent": job.route.agent,
+        "dialect": job.dialect,
         "attempts": job.attempts,
         "max_deliveries": job.max_deliveries,
         "lease_epoch": job.lease_epoch,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +21,9 @@ AGENTS = {"agent1": "agents-1", "agent2": "agents-1", "agent3": "agents-2"}
 
 def test_up_ends_with_every_agent_having_done_a_job(deployment: Deployment) -> None:
     rows = {line.split()[0]: line for line in deployment.first.splitlines() if line.strip().startswith("agent")}
-    for agent, node in AGENTS.items():
-        assert re.search(rf"{agent} +{node} +0\.1\.0 +idle +done in \d+\.\d s   exec: uname -sr → Linux ", rows[agent])
+    for (agent, node), dialect in zip(AGENTS.items(), ("jobs", "tasks", "hub"), strict=True):
+        job = rf"done in \d+\.\d s   {dialect} exec: uname -sr → Linux "
+        assert re.search(rf"{agent} +\w+ +{node} +0\.1\.0 +jobs +idle +{job}", rows[agent])
     assert re.search(r"broker   http://127\.0\.0\.1:\d+   stop: make down   look around: ", deployment.first)
 
 
@@ -70,6 +73,77 @@ def test_a_task_that_fails_says_why(fleet: TestFleet, agent: str, task: str, sai
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_program_is_run_by_an_agent(fleet: TestFleet) -> None:
+    line = fleet.fleet("exec", "agent3", "echo $((6 * 7)) >&2; id -un")
+    assert (line.returncode, line.stdout, line.stderr) == (0, "agent3\n", "42\n")
+    words = fleet.fleet("exec", "agent1", "--timeout", "5000", "printf", "%s.", "a b", "-n")
+    assert (words.returncode, words.stdout) == (0, "a b.-n.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("agent1", "exit 3"), "exit code 3"),
+        (("agent1", "--timeout", "300", "sleep 60"), "timed out after "),
+        (("agent1", "--timeout", "0", "true"), "--timeout"),
+        (("agent1", "--sudo", "id -un"), "sudo is not allowed to this agent"),
+        (("nobody", "true"), "no agent 'nobody' in the inventory; there are: agent1, agent2, agent3"),
+    ],
+)
+def test_a_program_that_fails_says_why(fleet: TestFleet, arguments: tuple[str, ...], said: str) -> None:
+    done = fleet.fleet("exec", *arguments)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "listed"),
+    [
+        ((), set(AGENTS)),
+        (("--type", "builder"), {"agent3"}),
+        (("--status", "idle", "--type", "general"), {"agent1", "agent2"}),
+        (("--status", "offline"), set()),
+    ],
+)
+def test_agents_are_listed_by_state_and_type(fleet: TestFleet, arguments: tuple[str, ...], listed: set[str]) -> None:
+    assert {agent["agent"] for agent in json.loads(fleet.fleet("list", "--json", *arguments).stdout)} == listed
+
+
+def test_a_state_that_there_is_not_is_said(fleet: TestFleet) -> None:
+    done = fleet.fleet("list", "--status", "happy")
+    assert (done.returncode, "idle, busy, offline, unknown" in done.stderr) == (2, True)
+
+
+def test_status_can_be_of_some_agents(fleet: TestFleet) -> None:
+    told = json.loads(fleet.fleet("status", "--json", "agent2").stdout)
+    assert [agent["agent"] for agent in told] == ["agent2"]
+
+
+def test_status_is_watched_until_it_is_interrupted(fleet: TestFleet) -> None:
+    with fleet.started("status", "agent2", "--watch") as watching:
+        job = {"type": "exec", "command": "sleep 6"}
+        lines = iter(watching.stdout or ())
+        next(line for line in lines if "agent2" in line and "idle" in line)
+        with fleet.started("task", "agent2", json.dumps(job)):
+            next(line for line in lines if "agent2" in line and "busy" in line)
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+        assert watching.wait(20) == 0
+
+
+def test_the_log_of_an_agents_runner_is_shown_and_followed(fleet: TestFleet) -> None:
+    fleet.fleet("exec", "agent1", "true")
+    shown = fleet.fleet("logs", "agent1", "--lines", "3")
+    assert (shown.returncode, len(shown.stdout.splitlines())) == (0, 3)
+    assert "claimed: exec" in shown.stdout
+    with fleet.started("logs", "agent1", "--follow", "-n", "0") as following:
+        time.sleep(3)  # until it follows, which nothing says
+        fleet.fleet("task", "agent1", '{"type":"ping"}')
+        assert "claimed: ping" in next(iter(following.stdout or ()))
+        following.terminate()
 
 
 def test_a_shell_is_on_the_node_or_the_agents_own(fleet: TestFleet) -> None:

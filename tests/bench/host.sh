@@ -59,7 +59,7 @@ install_broker() {
   run openclaw-broker.socket
   run openclaw-broker.service
   [ -s /etc/openclaw/operator-token ] ||
-    (umask 077 && openclaw-broker token mint operator --role bot > /etc/openclaw/operator-token)
+    (umask 077 && openclaw-broker token mint operator --role admin > /etc/openclaw/operator-token)
 }
 
 install_agent() {

@@ -127,7 +127,8 @@ def test_what_is_beside_the_type_is_the_payload(
 ) -> None:
     register(admin, cap)
     task_id = assign(admin, cap, **body)
-    assert broker.bot().get(f"/jobs/{task_id}").json()["payload"] == payload
+    job = broker.bot().get(f"/jobs/{task_id}").json()
+    assert (job["payload"], job["dialect"]) == (payload, "hub")
 
 
 @pytest.mark.parametrize("body", [{}, {"type": 1}, {"type": "No"}, {"type": "ping", "x": "x" * 262144}], ids=str)

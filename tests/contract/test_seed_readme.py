@@ -20,7 +20,9 @@ SEED_KEYS = [
     "id", "created_at", "started_at", "finished_at", "lease_until", "status",
     "command", "payload", "result", "error", "worker_id", "requires",
 ]  # fmt: skip
-NATIVE_KEYS = ["agent", "attempts", "max_deliveries", "lease_epoch", "lease_seconds", "outcome", "duration_ms"]
+NATIVE_KEYS = [
+    "agent", "dialect", "attempts", "max_deliveries", "lease_epoch", "lease_seconds", "outcome", "duration_ms",
+]  # fmt: skip
 
 
 def test_health_needs_no_token_and_says_nothing_else(broker: Endpoint) -> None:
@@ -59,6 +61,7 @@ def test_a_queued_job(bot: httpx.Client, cap: str) -> None:
         "worker_id": None,
         "requires": f'{{"caps": ["{cap}"]}}',
         "agent": None,
+        "dialect": "jobs",
         "attempts": 0,
         "max_deliveries": 5,
         "lease_epoch": 0,

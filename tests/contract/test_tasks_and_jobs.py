@@ -59,7 +59,7 @@ def test_a_task_is_a_job(
     task_id = submit(submitter, name, "exec", payload={"x": 1})
     job = worker.get("/jobs/next").json()["job"]
     assert (job["id"], job["command"], job["payload"]) == (task_id, "exec", f'{{"agent_hint": "{name}", "x": 1}}')
-    assert (job["agent"], job["lease_seconds"], job["max_deliveries"]) == (name, 300, 5)
+    assert (job["agent"], job["dialect"], job["lease_seconds"], job["max_deliveries"]) == (name, "tasks", 300, 5)
     assert worker.post(f"/jobs/{task_id}/heartbeat", json={"lease_epoch": 1}).status_code == 200
     assert worker.post(f"/jobs/{task_id}/result", json={"result": text, "lease_epoch": 1}).status_code == 200
     shown = show(submitter, task_id)

@@ -58,6 +58,20 @@ class TestFleet:
         argv = [str(_PROGRAMS / "fleet"), "--lab", *arguments]
         return programs.run(argv, environment={**self.environment, **_OF_OTHER_FLEETS, **settings}, timeout=timeout)
 
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Have `fleet --lab …` run, killed at the latest when the context ends; its output is a pipe."""
+        argv = [str(_PROGRAMS / "fleet"), "--lab", *arguments]
+        environment = {**self.environment, **_OF_OTHER_FLEETS, "PYTHONUNBUFFERED": "1"}
+        program = subprocess.Popen(
+            argv, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        with program:
+            try:
+                yield program
+            finally:
+                program.kill()
+
     def kill_up(self, *, after: str) -> None:
         """Start `fleet --lab up` and kill it when it has printed a line that starts so; its children live on."""
         with subprocess.Popen(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEYS = (
     "id", "created_at", "started_at", "finished_at", "lease_until", "status",
     "command", "payload", "result", "error", "worker_id", "requires",
-    "agent", "attempts", "max_deliveries", "lease_epoch", "lease_seconds", "outcome", "duration_ms",
+    "agent", "dialect", "attempts", "max_deliveries", "lease_epoch", "lease_seconds", "outcome", "duration_ms",
 )  # fmt: skip
 TIMES = ("created_at", "started_at", "finished_at", "lease_until")
 QUEUED = {"status": "queued", "worker_id": None, "started_at": None, "lease_until": None}

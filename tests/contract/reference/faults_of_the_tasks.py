@@ -59,6 +59,9 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
         _TASKS, _CALLS + "an_agents_key_may_be_the_bearer_alone",
         'broker.store.owner("worker", key or bearer)', 'broker.store.owner("worker", key)',
     ),
+    "a task says that it is one": (
+        _TASKS, _BOTH + "a_task_is_a_job", '"dialect": "tasks"', '"dialect": "jobs"',
+    ),
     "an agent says who it is": (
         _TASKS, _CALLS + "the_agent_must_be_named", 'or wrong("agent_id")', 'or "agent1"',
     ),

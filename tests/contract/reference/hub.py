@@ -76,6 +76,7 @@ async def task(broker: Any, _request: Request, caller: Any, body: bytes, name: s
     require(name in broker.names(), 404, "agent not found")
     submission = {"command": command, "payload": payload, "agent": name}
     job = await broker.submit(None, caller, json.dumps(submission).encode())
+    broker.store.jobs[job["id"]]["dialect"] = "hub"
     return {"taskId": job["id"], "status": "sent"}
 
 

@@ -33,7 +33,7 @@ _LISTED = {
 
 def test_nodes_agents_and_the_broker_are_found() -> None:
     fleet = inventory.parse(_LISTED)
-    assert fleet.agent("agent1") == inventory.Agent("agent1", "builder", "agents-1")
+    assert fleet.agent("agent1") == inventory.Agent("agent1", "builder", "agents-1", "jobs")
     assert fleet.node("agents-1").address == "agents-1"
     assert fleet.broker().address == "192.0.2.1"
     assert fleet.broker_port == 8001

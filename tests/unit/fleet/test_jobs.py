@@ -31,7 +31,7 @@ def test_a_task_that_is_none_is_refused_with_an_example(text: str) -> None:
 
 
 def _job(**fields: Any) -> dict[str, Any]:
-    ended = {"status": "done", "command": "ping", "payload": "", "result": "", "error": None, "duration_ms": 120}
+    ended = {"status": "done", "dialect": "jobs", "command": "ping", "payload": "", "result": "", "error": None, "duration_ms": 120}
     return {**ended, **fields}
 
 
@@ -39,17 +39,17 @@ def _job(**fields: Any) -> dict[str, Any]:
     ("job", "words"),
     [
         (None, "none"),
-        (_job(payload="hello", result="pong: hello"), "done in 0.1 s   ping: hello → pong: hello"),
+        (_job(payload="hello", result="pong: hello"), "done in 0.1 s   jobs ping: hello → pong: hello"),
         (
             _job(command="exec", payload='{"command":"uname -sr"}', result=json.dumps({"stdout": "Linux 6\nmore"})),
-            "done in 0.1 s   exec: uname -sr → Linux 6",
+            "done in 0.1 s   jobs exec: uname -sr → Linux 6",
         ),
         (
             _job(command="exec", payload='{"argv":["ls","-l"]}', result='{"stdout":""}'),
-            "done in 0.1 s   exec: ls -l → ",
+            "done in 0.1 s   jobs exec: ls -l → ",
         ),
-        (_job(status="failed", error="exit status 3", result=None), "failed in 0.1 s   ping → exit status 3"),
-        (_job(status="running", result=None, duration_ms=None), "running   ping"),
+        (_job(status="failed", error="exit status 3", result=None), "failed in 0.1 s   jobs ping → exit status 3"),
+        (_job(status="running", result=None, duration_ms=None), "running   jobs ping"),
     ],
 )
 def test_a_job_in_a_few_words(job: dict[str, Any] | None, words: str) -> None:

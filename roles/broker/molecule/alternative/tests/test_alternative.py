@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 testinfra_hosts = ["ansible://brokers"]
 URL = "http://127.0.0.2:8001"
-BOT, WORKER = "shared-by-bots", "shared-by-workers"
+BOT, WORKER, SUBMITTER, ALICE = "shared-by-bots", "shared-by-workers", "shared-by-submitters", "key-of-alice"
+PORTS = (8001, 9190, 9191)
 STATE, VOLUME = "/var/lib/openclaw-broker", "/dev/volume-1"
 RELEASES = "/opt/openclaw/releases/broker"
 
@@ -78,10 +79,46 @@ def test_it_listens_where_it_is_told_and_nowhere_else(root: Host) -> None:
     listening = {socket for socket in root.socket.get_listening_sockets() if not socket.endswith(":22")}
 
     assert {socket for socket in listening if socket.startswith("tcp://")} == {
-        "tcp://127.0.0.2:8001",
-        "tcp://::1:8001",
+        f"tcp://{address}:{port}" for address in ("127.0.0.2", "::1") for port in PORTS
     }
-    assert root.check_output("curl --silent 'http://[::1]:8001/health'").startswith("{")
+    for port in PORTS:
+        assert root.check_output(f"curl --silent 'http://[::1]:{port}/health'").startswith("{")
+
+
+def test_agents_are_told_the_hubs_own_port_for_their_lines(root: Host) -> None:
+    admin = root.check_output("openclaw-broker token mint registrar --role admin")
+    registered = call(root, "/agents/register", f"Authorization: Bearer {admin}", {"agentId": "carol"})[1]
+
+    assert registered["wsUrl"].startswith("ws://127.0.0.2:9190/agent/carol/")
+
+
+@pytest.mark.parametrize(("key", "status"), [(SUBMITTER, 200), (f"{SUBMITTER}x", 401), ("", 401)])
+def test_the_global_key_is_let_in(root: Host, key: str, status: int) -> None:
+    assert call(root, "/api/tasks", f"Authorization: Bearer {key}")[0] == status
+
+
+@pytest.mark.parametrize(("agent", "status"), [("alice", 200), ("bob", 401)])
+def test_an_agents_key_is_for_that_agent(root: Host, agent: str, status: int) -> None:
+    assert call(root, f"/api/agents/tasks/pull?agent_id={agent}", f"Authorization: Bearer {ALICE}")[0] == status
+
+
+def test_a_task_that_failed_waits_before_it_is_tried_again(root: Host) -> None:
+    task = {"type": "ping", "payload": {"agent_hint": "alice"}}
+    task_id = call(root, "/api/tasks", f"Authorization: Bearer {SUBMITTER}", task)[1]["task"]["id"]
+
+    def pull() -> Any:
+        return call(root, "/api/agents/tasks/pull?agent_id=alice", f"Authorization: Bearer {ALICE}")[1]["task"]
+
+    def complete(task: Any, **outcome: Any) -> None:
+        path = f"/api/agents/tasks/{task['id']}/complete?agent_id=alice"
+        call(root, path, f"Authorization: Bearer {ALICE}", {"lease_token": task["lease_token"], **outcome})
+
+    complete(pull(), success=False, error="not today")
+    assert pull() is None
+    root.check_output("sleep 3.5")  # 3 s, 10 % more or less
+    again = pull()
+    assert again["id"] == task_id
+    complete(again, success=True)
 
 
 @pytest.mark.parametrize("token", [BOT, f"{BOT}x", ""])
@@ -98,7 +135,7 @@ def test_shared_tokens_do_not_show(root: Host) -> None:
     pid = root.check_output("systemctl show --property=MainPID --value openclaw-broker.service")
     places = ["systemctl show openclaw-broker.service", f"cat /proc/{pid}/environ", "cat /etc/openclaw/broker.env"]
 
-    assert not [(place, token) for place in places for token in (BOT, WORKER) if token in root.check_output(place)]
+    assert not [(place, token) for place in places for token in (BOT, WORKER, SUBMITTER, ALICE) if token in root.check_output(place)]
 
 
 def test_other_commands_are_refused(root: Host, bot: str) -> None:

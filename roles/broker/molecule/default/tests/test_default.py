@@ -104,7 +104,7 @@ def test_its_command_line_is_for_root(host: Host) -> None:
     assert refused.rc == 1
     assert "sudo" in refused.stderr
     with host.sudo():
-        assert "operator\tbot" in host.check_output("/usr/local/bin/openclaw-broker token list")
+        assert "operator\tadmin" in host.check_output("/usr/local/bin/openclaw-broker token list")
 
 
 def test_a_killed_broker_is_back_with_its_tokens(root: Host) -> None:

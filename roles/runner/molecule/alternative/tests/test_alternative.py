@@ -54,6 +54,43 @@ def test_it_does_a_job_that_requires_what_it_can(broker: Host) -> None:
     assert (job["status"], job["worker_id"]) == ("done", AGENT)
 
 
+@pytest.mark.parametrize("agent", [AGENT, "guest", "tasker"])
+def test_a_runner_of_each_dialect_does_its_jobs(broker: Host, agent: str) -> None:
+    job = ended(broker, submit(broker, "id -un", agent))
+
+    assert (job["worker_id"], json.loads(job["result"])["stdout"]) == (agent, f"{agent}\n")
+
+
+def test_a_runner_of_the_tasks_dialect_says_how_long_it_takes_a_job_and_that_it_has_it_still(broker: Host) -> None:
+    job = submit(broker, "sleep 1.8", "tasker")
+    leases = set()
+    while (known := call(broker, f"/jobs/{job}"))["status"] in {"queued", "running"}:
+        leases |= {known["lease_until"]} - {None}
+
+    assert min(leases) - known["started_at"] == 40
+    assert len(leases) > 1
+
+
+def test_root_does_what_an_agent_may_ask_of_it_and_nothing_for_others(broker: Host) -> None:
+    order = {"command": "exec", "payload": json.dumps({"command": "id -un", "sudo": True})}
+    jobs = [call(broker, "/jobs", {**order, "agent": agent})["id"] for agent in (AGENT, "guest")]
+    done, refused = (ended(broker, job) for job in jobs)
+
+    assert json.loads(done["result"])["stdout"] == "root\n"
+    assert "sudo is not allowed to this agent" in refused["error"]
+
+
+def test_who_may_ask_for_root_is_in_sudos_rules_alone(root: Host) -> None:
+    listed = {name: root.run(f"sudo -l -U {name}").stdout for name in (AGENT, "guest", "tasker")}
+
+    assert [name for name, rules in listed.items() if "NOPASSWD: ALL" in rules] == [AGENT]
+
+
+def test_packages_are_those_that_were_named(root: Host) -> None:
+    assert root.exists("git")
+    assert not root.exists("node")
+
+
 def test_it_does_one_job_at_a_time(broker: Host) -> None:
     first, second = (ended(broker, job) for job in [submit(broker, "date +%s%N; sleep 1; date +%s%N") for _ in "ab"])
     times = sorted(tuple(map(int, json.loads(job["result"])["stdout"].split())) for job in (first, second))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,16 @@ def test_each_agent_does_its_own_job(broker: Host, agents: list[dict[str, Any]])
         job = call(broker, f"/jobs/{call(broker, '/jobs', body)['id']}?wait=20")
 
         assert (job["status"], job["worker_id"], job["result"]) == ("done", agent["name"], "pong: hello")
+
+
+@pytest.mark.parametrize(("language", "text"), [("node", "console.log(6 * 7)"), ("python", "print(6 * 7)")])
+def test_each_agent_runs_scripts(broker: Host, agents: list[dict[str, Any]], language: str, text: str) -> None:
+    for agent in agents:
+        payload = json.dumps({"script": text, "language": language})
+        body = {"command": "script", "payload": payload, "agent": agent["name"]}
+        job = call(broker, f"/jobs/{call(broker, '/jobs', body)['id']}?wait=20")
+
+        assert json.loads(job["result"] or "{}").get("stdout") == "42\n", job["error"]
 
 
 def test_the_broker_knows_what_an_agent_can_do(broker: Host, agents: list[dict[str, Any]]) -> None:
