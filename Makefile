@@ -25,7 +25,7 @@ shell: ## Log in: make shell HOST=agents-1
 	@$(FLEET) shell $(HOST)
 
 test: check ## Run every test: units, contracts, roles, a fleet
-	@$(SUDO) .venv/bin/pytest -n 2
+	@$(SUDO) .venv/bin/pytest -n 3
 
 bench: setup ## Time site.yml beside a shell script that does the same
 	@$(SUDO) .venv/bin/python -m tests.bench
