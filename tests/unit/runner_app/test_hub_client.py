@@ -65,8 +65,8 @@ class Hub:
     def payloads(self, kind: str) -> list[dict[str, Any]]:
         return [envelope["payload"] for envelope in self.heard if envelope["type"] == kind]
 
-    async def has(self, kind: str) -> None:
-        while not self.payloads(kind):
+    async def has(self, kind: str, count: int = 1) -> None:
+        while len(self.payloads(kind)) < count:
             self._news.clear()
             await self._news.wait()
 
@@ -195,6 +195,30 @@ def test_a_line_that_is_cut_is_opened_again_and_what_came_over_it_is_forgotten()
             await client.held([])
             assert len(hub.lines) == before + 1
             await client.result(JOB, "x")
+
+    asyncio.run(scene())
+
+
+def test_a_task_that_overtakes_the_answer_to_a_greeting_is_run() -> None:
+    async def scene() -> None:
+        async with talking([("j9", 3)]) as (client, hub):
+            await client.held([])
+            hub.reply = lambda _: None
+            hub.lines[-1].transport.abort()
+            await hub.has("health", 2)
+            await hub.say("task", TASK)
+            ready = asyncio.create_task(client.held([]))
+            with pytest.raises(UnavailableError):  # its one lease would be taken for all that is held
+                await client.heartbeat(JOB)
+            hub.reply = hub.agree
+            await hub.say("ack", {"id": hub.heard[-1]["id"], "held": [], "lost": ["j9"]})
+            await ready
+            job = await client.next_job(5)
+            assert job == Job("j1", "ping", "hello", 2, 60, 5)
+            await client.heartbeat(job)
+            assert (len(hub.lines), len(hub.payloads("health"))) == (2, 3)
+            assert hub.payloads("health")[1]["tasks"] == [{"taskId": "j9", "leaseEpoch": 3}]
+        assert hub.payloads("response") == []
 
     asyncio.run(scene())
 

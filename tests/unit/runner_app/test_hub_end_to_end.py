@@ -196,6 +196,27 @@ def test_an_ordered_end_gives_jobs_back(broker: Broker, runner: Runner) -> None:
     assert (broker.job(job_id)["status"], broker.job(job_id)["attempts"]) == ("queued", 0)
 
 
+class TestLeaseThatIsTold:
+    """A lease short enough to be renewed soon, and too long to run out meanwhile."""
+
+    @pytest.fixture
+    def lease_seconds(self) -> float:
+        return 12
+
+    def test_what_was_closed_while_the_line_was_cut_is_ended(self, broker: Broker, runner: Runner, wire: Wire) -> None:
+        runner.start("run")
+        job_id = broker.submit_to("w1", "exec", command="echo $$ >> pids; exec sleep 300")
+        until(lambda: runner.lines("pids"))
+        wire.away = True
+        wire.cut()
+        broker.take_away(job_id)
+        wire.away = False
+        until(lambda: supervisor.start_ticks(int(runner.lines("pids")[0])) is None)
+        assert "the broker holds the lease to be lost" in runner.log.read_text()
+        until(lambda: not runner.claims())
+        assert broker.job(job_id)["error"] == "taken away"
+
+
 class TestShortLease:
     """Leases short enough to see them run out."""
 
