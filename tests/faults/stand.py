@@ -87,7 +87,8 @@ class Stand:
 
     def __init__(self, fleet: TestFleet, token: str) -> None:
         self.fleet = fleet
-        self.bot = httpx.Client(base_url=fleet.url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False)
+        headers = {"Authorization": f"Bearer {token}"}
+        self.bot = httpx.Client(base_url=fleet.url, headers=headers, timeout=30, trust_env=False)
         self.token = token
         self._lease = 0
         self.broker_host = fleet.lab.machine("broker-1")

@@ -31,8 +31,9 @@ def test_a_task_that_is_none_is_refused_with_an_example(text: str) -> None:
 
 
 def _job(**fields: Any) -> dict[str, Any]:
-    ended = {"status": "done", "dialect": "jobs", "command": "ping", "payload": "", "result": "", "error": None, "duration_ms": 120}
-    return {**ended, **fields}
+    asked = {"dialect": "jobs", "command": "ping", "payload": ""}
+    ended = {"status": "done", "result": "", "error": None, "duration_ms": 120}
+    return {**asked, **ended, **fields}
 
 
 @pytest.mark.parametrize(

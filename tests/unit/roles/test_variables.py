@@ -82,7 +82,7 @@ def test_every_default_has_its_comment(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_secrets_are_marked(role: str) -> None:
-    secret = {name for name in defaults(role) if name.endswith(("_token", "_password", "_key"))}
+    secret = {name for name in defaults(role) if name.endswith(("_token", "_password", "_key", "_keys"))}
 
     assert secret == {name for name, spec in specs(role).items() if spec.get("no_log")}
 
