@@ -180,9 +180,13 @@ class Runner:
 
     async def _tidy(self) -> None:
         try:
-            await self._services.executors[self._settings.backend].tidy(self._journal.holds)
+            await self._services.executors[self._settings.backend].tidy(self._is_open)
         except (ExecutionError, OSError) as error:
             _log.warning("%s", error)
+
+    def _is_open(self, name: str) -> bool:
+        probe = self._services.selftest.claim
+        return self._journal.holds(name) or (probe is not None and probe.name == name)
 
     async def _free_slot(self) -> None:
         while len(self._tasks) >= self._settings.max_jobs:

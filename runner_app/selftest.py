@@ -28,12 +28,13 @@ for path; do [ -e "$path" ] && fails "a job can see $path"; done
 
 
 class Selftest:
-    """The probe, and what it last found: ``fault`` is None once the walls held."""
+    """The probe, and what it last found: ``fault`` is None once the walls held, ``claim`` the probe under way."""
 
     def __init__(self, units: SystemdUnits, settings: Settings, watcher: Watcher) -> None:
         self._units = units
         self._settings = settings
         self._watcher = watcher
+        self.claim: Claim | None = None
         self.fault: str | None = "it was not tried yet whether this host can isolate a job"
 
     async def run(self) -> str | None:
@@ -53,7 +54,7 @@ class Selftest:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o700)
         job = Job("selftest", "exec", "", time.time_ns(), _LEASE_SECONDS, 1)
-        claim = Claim(job, SYSTEMD, directory)
+        self.claim = claim = Claim(job, SYSTEMD, directory)
         watched = (str(os.getpid()), str(Path.home()), *walls.hidden(self._settings))
         argv = ("/bin/sh", "-c", _PROBE, "probe", *watched)
         try:
@@ -66,3 +67,4 @@ class Selftest:
         finally:
             await self._units.close(claim)
             await self._units.tidy(lambda name: name != claim.name)
+            self.claim = None

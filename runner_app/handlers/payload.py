@@ -9,6 +9,8 @@ from runner_app.settings import Settings
 
 DEFAULT_TIMEOUT_MS = 30 * 60 * 1000
 TIMEOUT = "timeout"
+# What the tasks dialect has in a payload for others than the runner: whom it is for, and what it is about.
+_FOR_THE_QUEUE = {"agent_hint", "lead_id"}
 _ARGUMENT_BYTES = 128 * 1024 - 1  # Linux refuses to start a program with a longer one
 
 
@@ -23,7 +25,7 @@ class Payload:
         self._task = task
         self._known = known
         self._fields = self._decode(text)
-        if unknown := sorted(set(self._fields) - set(known)):
+        if unknown := sorted(set(self._fields) - set(known) - _FOR_THE_QUEUE):
             raise self.refuse(f"unknown key {unknown[0]!r}: use {', '.join(known)}")
 
     def __contains__(self, name: str) -> bool:

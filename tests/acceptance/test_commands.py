@@ -146,6 +146,11 @@ def test_the_log_of_an_agents_runner_is_shown_and_followed(fleet: TestFleet) -> 
         following.terminate()
 
 
+@pytest.mark.parametrize("agent", AGENTS)
+def test_an_agent_could_isolate_its_jobs_from_the_first_moment(fleet: TestFleet, agent: str) -> None:
+    assert "cannot isolate" not in fleet.fleet("logs", agent, "--lines", "10000").stdout
+
+
 def test_a_shell_is_on_the_node_or_the_agents_own(fleet: TestFleet) -> None:
     assert fleet.fleet("shell", "agents-2", "hostname").stdout == "agents-2\n"
     assert fleet.fleet("shell", "agent2", "id", "-un").stdout == "agent2\n"

@@ -19,7 +19,7 @@ def _submit(broker: Broker, dialect: str, payload: dict[str, object]) -> str:
     if dialect == "jobs":
         return broker.submit("exec", payload, agent="w1")
     if dialect == "tasks":
-        return broker.submit_task("exec", payload)
+        return broker.submit_task("exec", {**payload, "agent_hint": "w1", "lead_id": 7})
     return broker.submit_to("w1", "exec", **payload)
 
 
