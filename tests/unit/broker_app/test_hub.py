@@ -1,0 +1,119 @@
+"""An agent's line, where its greeting and a claim for it meet: each order of the two, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from broker_app.agents import Role
+from broker_app.broker import Broker
+from broker_app.dialects import Identity
+from broker_app.hub import Line
+from broker_app.queue.commands import Claim, Submit
+from broker_app.queue.job import Route, Worker
+from broker_app.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tests.unit.broker_app.conftest import Bench
+
+ORDER = Submit("ping", "", None, Route(), max_deliveries=5, lease_seconds=60, dialect="hub")
+
+
+class Agent:
+    """The other end of a line, whose first claim stops before it takes a job, or when it has."""
+
+    def __init__(self, broker: Broker, *, stop_with_job: bool) -> None:
+        self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.stopped, self.go = asyncio.Event(), asyncio.Event()
+        self._perform, self._stop_with_job = broker.perform, stop_with_job
+        broker.perform = self.perform  # type: ignore[assignment, method-assign]
+
+    async def perform(self, command: Any, *more: Any) -> Any:
+        if not isinstance(command, Claim):
+            return await self._perform(command, *more)
+        done = await self._perform(command, *more) if self._stop_with_job else None
+        self.stopped.set()
+        await self.go.wait()
+        return done or await self._perform(command, *more)
+
+    async def greet(self) -> None:
+        """Say that nothing is held, and hear that this is known."""
+        envelope = {"id": "1", "type": "health", "payload": {"tasks": []}}
+        await self.said.put({"type": "websocket.receive", "text": json.dumps(envelope)})
+        assert (await self.heard.get())["type"] == "ack"
+
+    async def task(self) -> dict[str, Any]:
+        """The next task that comes."""
+        envelope = await self.heard.get()
+        assert envelope["type"] == "task"
+        return dict(envelope["payload"])
+
+    async def send_text(self, text: str) -> None:
+        await self.heard.put(json.loads(text))
+
+
+@asynccontextmanager
+async def talking(bench: Bench, path: Path, *, stop_with_job: bool) -> AsyncIterator[tuple[Agent, Broker]]:
+    settings = Settings.from_environment({"WORKER_TOKEN": "w", "BROKER_DB": str(path / "broker.db")})
+    broker = Broker(settings, bench.database, bench.store)
+    principal, token = await broker.admit({Role.WORKER: "w"}, frozenset({Role.WORKER}))
+    agent = Agent(broker, stop_with_job=stop_with_job)
+    socket: Any = SimpleNamespace(receive=agent.said.get, send_text=agent.send_text, close=lambda *_: asyncio.sleep(0))
+    caller = broker.identify(principal, token, Identity("w1"))
+    line = Line(broker.hub, socket, caller, slots=1, confirm=lambda: asyncio.sleep(0))
+    serving = asyncio.create_task(broker.hub.serve(line))
+    await broker.queue.submit(ORDER)
+    await agent.stopped.wait()
+    yield agent, broker
+    agent.said.put_nowait({"type": "websocket.disconnect"})
+    await serving
+
+
+def test_what_a_greeting_took_back_before_it_was_sent_is_sent_under_its_next_lease_only(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with bench() as b, talking(b, tmp_path, stop_with_job=True) as (agent, broker):
+            await agent.greet()
+            agent.go.set()
+            task = await agent.task()
+            assert task["leaseEpoch"] == 2
+            assert (await broker.queue.look(task["taskId"])).lease_epoch == 2
+
+    run(work())
+
+
+def test_what_another_agent_was_given_meanwhile_is_not_sent(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with bench() as b, talking(b, tmp_path, stop_with_job=True) as (agent, broker):
+            await agent.greet()
+            other = await broker.queue.claim(Worker("w2"))
+            agent.go.set()
+            job = await broker.queue.submit(ORDER)
+            assert other is not None
+            assert (await agent.task())["taskId"] == job.id != other.id
+
+    run(work())
+
+
+def test_what_was_taken_after_a_greeting_is_sent_although_its_claim_began_before(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with bench() as b, talking(b, tmp_path, stop_with_job=False) as (agent, broker):
+            await agent.greet()
+            agent.go.set()
+            task = await agent.task()
+            assert task["leaseEpoch"] == 1
+            assert (await broker.queue.look(task["taskId"])).attempts == 1
+
+    run(work())
