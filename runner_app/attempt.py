@@ -179,13 +179,12 @@ class Attempt:
                 return
 
     async def _tell_output(self, ended: asyncio.Task[Stage]) -> None:
-        """Tell what the job writes, where somebody wants to know."""
-        if log := self._services.client.log:
-            live = Live(self._claim.directory, from_now=self._adopted)
-            while not ended.done():
-                await asyncio.wait({ended}, timeout=LOOK_SECONDS)
-                if lines := live.lines(ended=ended.done()):
-                    await log(self._claim.job, lines)
+        """Tell what the job writes, where somebody wants to know; what nobody takes now is left for later."""
+        live = Live(self._claim.directory, from_now=self._adopted)
+        while not ended.done():
+            await asyncio.wait({ended}, timeout=LOOK_SECONDS)
+            if (log := self._services.client.log) and (lines := live.lines(ended=ended.done())):
+                await log(self._claim.job, lines)
 
     async def _runner_ends(self) -> None:
         await self._stop_ordered.wait()

@@ -53,7 +53,7 @@ class Client(Protocol):
 
     @property
     def log(self) -> Callable[[Job, list[str]], Awaitable[None]] | None:
-        """What takes the lines that a running job writes, where the dialect has a place for them."""
+        """What takes the lines that a running job writes; None where nobody does, or not now."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -104,6 +104,12 @@ class Line:
             raise UnavailableError(f"the broker did not answer a {kind} within {seconds:g} s") from error
         finally:
             self._asked.pop(sent, None)
+
+    async def log(self, job: Job, lines: list[str]) -> None:
+        """Tell what a job has written; where the line is cut just now, nobody hears it."""
+        with suppress(UnavailableError, TimeoutError):
+            async with asyncio.timeout(_LOG_SECONDS):
+                await self.send("log", {"taskId": job.id, "lines": lines})
 
     def _take(self, text: str | bytes) -> None:
         try:
@@ -241,12 +247,10 @@ class HubClient:
         """
         await self._respond(job, released=True, reason=reason[:200])
 
-    async def log(self, job: Job, lines: list[str]) -> None:
-        """Tell what a job has written; where there is no line now, nobody hears it."""
-        if self._line:
-            with suppress(UnavailableError, TimeoutError):
-                async with asyncio.timeout(_LOG_SECONDS):
-                    await self._line.send("log", {"taskId": job.id, "lines": lines})
+    @property
+    def log(self) -> Callable[[Job, list[str]], Awaitable[None]] | None:
+        """What tells the lines that a running job writes, while there is a line."""
+        return self._line.log if self._line else None
 
     def let_go(self) -> None:
         """Doubt: the broker thinks that a job which was let go is ours."""

@@ -115,6 +115,11 @@ class Broker:
         """Look an agent up in the hub's dialect."""
         return dict(self._http.get(f"/agents/{name}/status").raise_for_status().json()["agent"])
 
+    def log(self, name: str, job_id: str) -> list[str]:
+        """What an agent has told of a job's output."""
+        lines = self._http.get(f"/agents/{name}/log").raise_for_status().json()["lines"]
+        return [line["text"] for line in lines if line["taskId"] == job_id]
+
     def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
         """Look a job up."""
         answer = self._http.get(f"/jobs/{job_id}", params={"wait": wait})

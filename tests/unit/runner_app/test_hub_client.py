@@ -130,6 +130,7 @@ def test_the_seeds_envelopes() -> None:
             await client.result(JOB, "pong")
             await client.fail(JOB, "why")
             await client.release(JOB, "because")
+            assert client.log
             await client.log(JOB, ["a", "b"])
             await client.result(JOB, "after")
             lease = {"taskId": "j1", "leaseEpoch": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner_app import supervisor
+from runner_app.live import LOOK_SECONDS
 from tests.unit.runner_app.conftest import until
 
 if TYPE_CHECKING:
@@ -149,6 +151,40 @@ def test_a_cut_in_the_middle_of_a_task_changes_nothing(broker: Broker, runner: R
     (runner.workspace / "go").touch()
     job = broker.finished(job_id)
     assert (job["status"], job["attempts"], runner.lines("log")) == ("done", 1, ["start", "end"])
+
+
+def test_what_a_job_writes_is_read_while_it_runs_whatever_becomes_of_the_line(
+    broker: Broker, runner: Runner, wire: Wire
+) -> None:
+    runner.start("run")
+    line = "for word in one two three; do echo $word; while ! [ -e after-$word ]; do sleep 0.02; done; done"
+    job_id = broker.submit_to("w1", "exec", command=line)
+    until(lambda: broker.log("w1", job_id) == ["one"])
+    wire.away = True
+    wire.cut()
+    (runner.workspace / "after-one").touch()
+    time.sleep(1.5 * LOOK_SECONDS)
+    assert broker.log("w1", job_id) == ["one"]
+    wire.away = False
+    until(lambda: broker.log("w1", job_id) == ["one", "two"])
+    (runner.workspace / "after-two").touch()
+    until(lambda: broker.log("w1", job_id) == ["one", "two", "three"])
+    assert broker.job(job_id)["status"] == "running"
+    (runner.workspace / "after-three").touch()
+    job = broker.finished(job_id)
+    assert (job["status"], job["attempts"]) == ("done", 1)
+    assert json.loads(job["result"])["stdout"].split() == broker.log("w1", job_id) == ["one", "two", "three"]
+
+
+def test_a_job_is_told_no_token_that_it_could_write(broker: Broker, runner: Runner) -> None:
+    runner.environment["WORKER_TOKEN"] = token = broker.mint("worker", "w1")
+    runner.start("run")
+    around = "; ".join(f"tr '\\0' '\\n' < /proc/$PPID/{file}" for file in ("environ", "cmdline"))
+    job_id = broker.submit_to("w1", "exec", command=f"env; {around}; cat {runner.state}/jobs/*/*.json")
+    assert broker.finished(job_id)["status"] == "done"
+    told = "\n".join(broker.log("w1", job_id))
+    assert {"OPENCLAW_JOB_ID", "PYTHONPATH", "runner_app.supervisor", "lease_epoch"} <= set(re.findall(r"[\w.]+", told))
+    assert token not in told
 
 
 def test_an_outcome_outlives_the_brokers_absence(broker: Broker, runner: Runner) -> None:
