@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from broker_app.errors import JobNotFoundError, QueueFullError
@@ -45,15 +46,20 @@ SELECT min(due) FROM (
     UNION ALL SELECT min(not_before) FROM jobs WHERE not_before IS NOT NULL)
 """
 _COUNTS = """
-SELECT ready, (SELECT count(*) FROM jobs WHERE not_before IS NOT NULL) AS delayed,
-    (SELECT count(*) FROM jobs WHERE status = 'running') AS running,
-    (SELECT count(*) FROM jobs WHERE outcome = 'dead') AS dead,
-    (SELECT created_at FROM jobs WHERE n = first) AS oldest
-FROM (SELECT count(*) AS ready, min(n) AS first FROM jobs WHERE status = 'queued' AND not_before IS NULL)
+SELECT (SELECT count(*) FROM jobs WHERE coalesce(outcome, status) = 'queued' AND not_before IS NULL) AS ready,
+    (SELECT count(*) FROM jobs WHERE not_before IS NOT NULL) AS delayed,
+    (SELECT count(*) FROM jobs WHERE coalesce(outcome, status) = 'running') AS running,
+    (SELECT count(*) FROM jobs WHERE coalesce(outcome, status) = 'dead') AS dead
+"""
+_OLDEST_READY = """
+SELECT created_at FROM jobs WHERE coalesce(outcome, status) = 'queued' AND not_before IS NULL ORDER BY n LIMIT 1
 """
 _QUEUED_FOR = """
 SELECT * FROM jobs WHERE status = 'queued' AND not_before IS NULL AND agent = :agent
 UNION ALL SELECT * FROM jobs WHERE not_before IS NOT NULL AND agent = :agent LIMIT :limit
+"""
+_RUNNING = """
+SELECT worker, id FROM jobs WHERE coalesce(outcome, status) = 'running' AND worker IS NOT NULL ORDER BY n
 """
 _RUNNING_BY = "SELECT * FROM jobs WHERE status = 'running' AND worker = ? ORDER BY lease_until"
 _FILTERS = {
@@ -75,7 +81,8 @@ class SqliteStore:
         # Touched on the writer's thread only. A route listed in vain costs one probe; one that is missing
         # would starve its jobs, so a rollback reads both of these anew.
         self._routes = RouteIndex()
-        self._unfinished = 0
+        # How many jobs there are of each kind: to count a million takes long. Others may read it, so it is replaced.
+        self._tally: Counter[str] = Counter()
 
     @classmethod
     async def open(cls, database: Database) -> SqliteStore:
@@ -93,10 +100,10 @@ class SqliteStore:
         """See `Store`."""
 
         def insert(connection: sqlite3.Connection) -> Job:
-            if 0 < limit <= self._unfinished:
+            if 0 < limit <= self._tally.total() - self._tally["dead"]:
                 raise QueueFullError
             connection.execute(_INSERT, _values(job))
-            self._unfinished += 1
+            self._count(None, job)
             self._routes.add(job.route)
             return job
 
@@ -176,13 +183,12 @@ class SqliteStore:
 
     async def counts(self) -> Counts:
         """See `Store`."""
-        row = await self._database.read(lambda connection: connection.execute(_COUNTS).fetchone())
-        return Counts(**row)
+        row = await self._database.read(lambda connection: connection.execute(_OLDEST_READY).fetchone())
+        return Counts(**self._tally, oldest=row and row[0])
 
     async def running(self) -> dict[str, list[str]]:
         """See `Store`."""
-        query = "SELECT worker, id FROM jobs WHERE status = 'running' AND worker IS NOT NULL ORDER BY n"
-        rows = await self._database.read(lambda connection: connection.execute(query).fetchall())
+        rows = await self._database.read(lambda connection: connection.execute(_RUNNING).fetchall())
         ids: dict[str, list[str]] = {}
         for worker, job_id in rows:
             ids.setdefault(worker, []).append(job_id)
@@ -217,7 +223,7 @@ class SqliteStore:
         if changed is job:
             return job
         connection.execute(_UPDATE, _values(changed))
-        self._unfinished += job.finished - changed.finished
+        self._count(job, changed)
         if changed.ready:
             self._routes.add(changed.route)
         return changed
@@ -226,9 +232,13 @@ class SqliteStore:
         self._routes.clear()
         for agent, needs in connection.execute(_READY_ROUTES):
             self._routes.add(_route(agent, needs))
-        (self._unfinished,) = connection.execute(
-            "SELECT count(*) FROM jobs WHERE status IN ('queued', 'running')"
-        ).fetchone()
+        self._tally = Counter(dict(connection.execute(_COUNTS).fetchone()))
+
+    def _count(self, before: Job | None, after: Job) -> None:
+        tally = self._tally.copy()
+        tally.subtract(_kinds(before))
+        tally.update(_kinds(after))
+        self._tally = tally
 
     def _announce(self, job: Job) -> None:
         for listener in self._listeners:
@@ -240,6 +250,15 @@ def _find(connection: sqlite3.Connection, job_id: str) -> Job:
     if row is None:
         raise JobNotFoundError
     return _job(row)
+
+
+def _kinds(job: Job | None) -> tuple[str, ...]:
+    """As what a job is counted."""
+    if job is None or (job.finished and job.outcome is not Outcome.DEAD):
+        return ()
+    if job.status is Status.QUEUED:
+        return ("ready" if job.ready else "delayed",)
+    return ("dead" if job.finished else "running",)
 
 
 def _browse(*filters: str) -> str:

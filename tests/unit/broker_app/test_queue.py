@@ -13,7 +13,6 @@ from broker_app.agents import Role
 from broker_app.broker import Broker
 from broker_app.dialects import Identity
 from broker_app.errors import LeaseLostError, QueueFullError, StorageFailedError, TooManySubmissionsError
-from broker_app.queue import sqlite as store
 from broker_app.queue.commands import Browse, Claim, Submit
 from broker_app.queue.job import Job, Lease, Outcome, Route, Status, Worker
 from broker_app.queue.routes import RouteIndex
@@ -35,10 +34,6 @@ def order(*needs: str, agent: str | None = None, deliveries: int = 5) -> Submit:
 
 
 RETRIED = replace(order(), dialect="tasks", retry_seconds=100)
-
-
-def plan(connection: sqlite3.Connection, query: str, values: Any) -> str:
-    return " ".join(row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values))
 
 
 def test_a_lease_ends_with_the_clock(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
@@ -471,32 +466,6 @@ def test_a_refused_change_leaves_the_job_alone(bench: Callable[..., Any], run: C
             with pytest.raises(LeaseLostError):
                 await b.queue.finish(job.id, Lease("w2"), "r")
             assert await b.queue.look(job.id) == claimed
-
-    run(work())
-
-
-def test_the_queries_use_their_indexes(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
-    cases = [
-        (store._OLDEST, (None, ""), "jobs_queued (agent=? AND needs=? AND not_before=?)"),
-        (store._LOST, (0.0, 1), "jobs_running"),
-        (store._LOSERS, (0.0,), "jobs_running"),
-        (store._PUT_OFF, (0.0, 1), "jobs_put_off"),
-        (store._COUNTS, (), "jobs_queued"),
-        (store._COUNTS, (), "jobs_put_off"),
-        (store._COUNTS, (), "jobs_running"),
-        (store._COUNTS, (), "jobs_dead"),
-        (store._RUNNING_BY, ("w1",), "jobs_running"),
-        (store._NEXT_DUE, (), "jobs_running"),
-        (store._NEXT_DUE, (), "jobs_put_off"),
-        (store._browse("agent"), {"before": 1, "agent": "a", "limit": 1}, "jobs_of_agent"),
-    ]
-
-    async def work() -> None:
-        async with bench() as b:
-            for query, values, index in cases:
-                used = await b.database.read(lambda db, query=query, values=values: plan(db, query, values))
-                assert index in used, used
-                assert "TEMP B-TREE" not in used
 
     run(work())
 
