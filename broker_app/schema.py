@@ -14,7 +14,7 @@ APPLICATION_ID = 0x6F636C77  # "oclw"
 _BUSY_SECONDS = 10.0
 
 # The partial indexes hold only what is queued, put off, running or failed: claims and lease checks cost the same
-# whether ten jobs are finished or a million. Those of an agent and of a state hold every job, for listings.
+# whether ten jobs are finished or a million. Those of an agent, a state and a command hold every job, for listings.
 # Each step leads from one version to the next; a new file takes them all, so there is one way to a schema.
 _VERSION_1 = """
 CREATE TABLE jobs (
@@ -67,6 +67,7 @@ DROP INDEX jobs_queued;
 CREATE INDEX jobs_queued ON jobs (agent, needs, not_before) WHERE status = 'queued';
 CREATE INDEX jobs_put_off ON jobs (not_before) WHERE not_before IS NOT NULL;
 CREATE INDEX jobs_of_state ON jobs (coalesce(outcome, status));
+CREATE INDEX jobs_of_command ON jobs (command);
 ALTER TABLE agents RENAME TO agents_1;
 CREATE TABLE agents (
     name TEXT PRIMARY KEY,

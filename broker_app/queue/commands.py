@@ -100,7 +100,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Browse:
-    """Read jobs, newest first, from before the position."""
+    """Read jobs, newest first, from before the position; an `outcome` says more than the status."""
 
     status: Status | None
     agent: str | None

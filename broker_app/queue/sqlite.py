@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from broker_app.queue.store import Listener, Transition
 
 _DUE_BATCH = 500
+_LOOKS = 5000
 _PAGE_CHARACTERS = 2**20
 _INSERT = """
 INSERT INTO jobs (id, dialect, command, payload, requires, agent, needs, created_at, lease_seconds, max_deliveries,
@@ -62,11 +63,12 @@ _RUNNING = """
 SELECT worker, id FROM jobs WHERE coalesce(outcome, status) = 'running' AND worker IS NOT NULL ORDER BY n
 """
 _RUNNING_BY = "SELECT * FROM jobs WHERE status = 'running' AND worker = ? ORDER BY lease_until"
+# The index that leads to a filter's jobs, newest first, and the filter.
 _FILTERS = {
-    "status": "status = :status",
-    "outcome": "outcome = :outcome",
-    "command": "command = :command",
-    "agent": "coalesce(worker, agent) = :agent",
+    "state": ("jobs_of_state", "coalesce(outcome, status) = :state"),
+    "failed": ("jobs_failed", "status = 'failed'"),
+    "agent": ("jobs_of_agent", "coalesce(worker, agent) = :agent"),
+    "command": ("jobs_of_command", "command = :command"),
 }
 _END = 2**63 - 1
 _J = TypeVar("_J", Job, "Job | None", tuple[Job, ...])
@@ -176,10 +178,17 @@ class SqliteStore:
 
     async def browse(self, query: Browse) -> Page:
         """See `Store`."""
-        filters = {name: value for name in _FILTERS if (value := getattr(query, name)) is not None}
-        statement = _browse(*filters)
-        values = {**filters, "limit": query.limit + 1, "before": query.before or _END}
-        return await self._database.read(lambda connection: _page(connection.execute(statement, values), query.limit))
+        filters = _filters(query)
+        values = {**filters, "limit": query.limit + 1, "before": query.before or _END, "looks": _LOOKS}
+
+        def browse(connection: sqlite3.Connection) -> Page:
+            # Of what one filter leaves, any number may be none of the others': a page looks at so many, and no more.
+            row = connection.execute(_last_look(*filters), values).fetchone() if len(filters) > 1 else None
+            end = row["n"] if row else None
+            page = _page(connection.execute(_browse(*filters), {**values, "end": end or 0}), query.limit)
+            return Page(page.jobs, page.before or end)
+
+        return await self._database.read(browse)
 
     async def counts(self) -> Counts:
         """See `Store`."""
@@ -261,9 +270,28 @@ def _kinds(job: Job | None) -> tuple[str, ...]:
     return ("dead" if job.finished else "running",)
 
 
+def _filters(query: Browse) -> dict[str, str]:
+    """What is asked for by filter, the one to be led by first: most jobs are done, and few are in another state."""
+    state = {"state": query.outcome or query.status}
+    if query.status is Status.FAILED and query.outcome is None:
+        state = {"failed": query.status}
+    others = {"agent": query.agent, "command": query.command}
+    filters = {**others, **state} if query.status is Status.DONE else {**state, **others}
+    return {name: value for name, value in filters.items() if value is not None}
+
+
 def _browse(*filters: str) -> str:
-    conditions = " AND ".join(["n < :before", *(_FILTERS[name] for name in filters)])
-    return " ".join(("SELECT * FROM jobs WHERE", conditions, "ORDER BY n DESC LIMIT :limit"))
+    return " ".join(("SELECT * FROM jobs", _where(*filters), "AND n >= :end ORDER BY n DESC LIMIT :limit"))
+
+
+def _last_look(*filters: str) -> str:
+    return " ".join(("SELECT n FROM jobs", _where(filters[0]), "ORDER BY n DESC LIMIT 1 OFFSET :looks"))
+
+
+def _where(*filters: str) -> str:
+    """The jobs of the filters, by the index of the first."""
+    lead = f"INDEXED BY {_FILTERS[filters[0]][0]}" if filters else ""
+    return " ".join((lead, "WHERE", " AND ".join(["n < :before", *(_FILTERS[name][1] for name in filters)])))
 
 
 def _page(rows: sqlite3.Cursor, limit: int) -> Page:

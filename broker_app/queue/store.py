@@ -21,7 +21,10 @@ Listener = Callable[[Job], None]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some jobs, newest first, and the position before which the next page begins (None at the end)."""
+    """Some jobs, newest first, and the position before which the next page begins (None at the end).
+
+    It may have fewer jobs than were asked for, even none, with others on the next page.
+    """
 
     jobs: tuple[Job, ...]
     before: int | None

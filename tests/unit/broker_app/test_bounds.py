@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
 from contextlib import asynccontextmanager
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker_app.dialects import Arrived, jobs, tasks
+from broker_app.dialects.tasks_answers import STATES
 from broker_app.queue import job as transitions
 from broker_app.queue import sqlite as store
-from broker_app.queue.commands import Submit
-from broker_app.queue.job import Job, Lease, Route, Worker
+from broker_app.queue.commands import Browse, Submit
+from broker_app.queue.job import Job, Lease, Route, Status, Worker
+from broker_app.settings import Settings
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,8 +26,12 @@ if TYPE_CHECKING:
 
     from tests.unit.broker_app.conftest import Bench
 
+LISTS = [
+    *((tasks, *given) for given in itertools.product((None, *STATES), (None, "w1"), (None, "ping"))),
+    *((jobs, *given, None) for given in itertools.product((None, *Status), (None, "w1"))),
+]
 ORDER = Submit("ping", "", None, Route(), max_deliveries=1, lease_seconds=60, dialect="tasks")
-JOB = Job(id="", dialect="tasks", command="ping", created_at=0.0, lease_seconds=60, max_deliveries=1)
+JOB = Job(id="", dialect="tasks", command="ping", created_at=0.0, lease_seconds=60, max_deliveries=1, worker="w1")
 W1 = Worker("w1")
 CALLS: dict[str, Callable[[Bench], Awaitable[Any]]] = {
     "start and rollback": lambda b: b.database.write(b.store._recall),
@@ -90,13 +98,60 @@ def test_no_call_looks_at_every_job(bench: Callable[..., Any], run: Callable[[An
     run(work())
 
 
+@pytest.mark.parametrize("asked", LISTS, ids=lambda asked: f"{asked[0].__name__[20:]}{asked[1:]}")
+def test_no_list_looks_at_more_jobs_than_it_may(
+    bench: Callable[..., Any], run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, asked: tuple[Any, ...]
+) -> None:
+    """Of two thousand jobs the oldest are, one of each state, of the agent and of the type: cursors lead to them."""
+    monkeypatch.setattr(store, "_LOOKS", 100)
+    given = zip(("status", "agent", "type"), asked[1:], strict=True)
+    query = {name: value for name, value in given if value is not None}
+    command = asked[0].parse_browse(Arrived({}, {**query, "limit": "5"}, {}, b""), Settings.from_environment({}))
+
+    async def work(command: Browse) -> None:
+        async with bench() as b:
+            oldest = [replace(JOB, id=word, status=state[0], outcome=state[1]) for word, state in STATES.items()]
+            others = itertools.cycle([("ping", "w2"), ("exec", "w1"), ("exec", "w2")])
+            rest = [
+                replace(job, id=str(n), command=other[0], worker=other[1])
+                for n, (job, other) in enumerate(zip(oldest * 333, others, strict=False))
+            ]
+            await b.database.write(partial(insert, jobs=[*oldest, *rest]))
+            found = set()
+            while True:
+                async with noted(b) as queries:
+                    page = await b.queue.browse(command)
+                plans = [await b.database.read(partial(plan, query=made)) for made in queries]
+                # The last look and the page are by the same index, so there is no more between them than was looked at.
+                assert len({used.replace("COVERING ", "").partition(" (")[0] for used in plans}) == 1, plans
+                assert re.fullmatch(r"SEARCH jobs USING [^;]*", plans[0]), plans
+                assert sum([await steps(b, made) for made in queries]) < 100 * 20
+                found |= {job.id for job in page.jobs}
+                if page.before is None:
+                    break
+                command = replace(command, before=page.before)
+            assert found == {job.id for job in (*oldest, *rest) if fits(job, command)}
+
+    run(work(command))
+
+
+def insert(connection: sqlite3.Connection, jobs: list[Job]) -> None:
+    for job in jobs:
+        connection.execute(store._INSERT, store._values(job))
+        connection.execute(store._UPDATE, store._values(job))
+
+
+def fits(job: Job, query: Browse) -> bool:
+    asked = {"status": query.status, "outcome": query.outcome, "worker": query.agent, "command": query.command}
+    return all(value in (None, getattr(job, name)) for name, value in asked.items())
+
+
 @pytest.mark.parametrize(
     ("query", "values", "index"),
     [
         (store._OLDEST, (None, ""), "jobs_queued (agent=? AND needs=? AND not_before=?)"),
         (store._LOST, (0.0, 1), "jobs_running (lease_until<?)"),
         (store._PUT_OFF, (0.0, 1), "jobs_put_off (not_before<?)"),
-        (store._browse("agent"), {"before": 1, "agent": "a", "limit": 1}, "jobs_of_agent (<expr>=? AND rowid<?)"),
     ],
 )
 def test_a_query_uses_its_index(
