@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Confirm = Callable[[], Awaitable[None]]
 
 MAX_MESSAGE_BYTES = 65536
-BAD_TOKEN, OTHER_NAME, REPLACED, REMOVED, RESTART = 4401, 4403, 4409, 4410, 1012
+BAD_TOKEN, OTHER_NAME, SILENT, REPLACED, REMOVED, RESTART = 4401, 4403, 4408, 4409, 4410, 1012
 _CLAIM_SECONDS = 25.0
 _MAIL_AT_ONCE = 16
 _PER_SECOND = 50.0
@@ -58,6 +58,7 @@ class Hub:
         self._holders: dict[str, Line] = {}
         self._closing = False
         broker.queue.listen(self._on_change)
+        broker.queue.on_loss(self._on_loss)
 
     async def serve(self, line: Line) -> None:
         """Serve an agent's line until either side closes it. An earlier line of the same agent gives way."""
@@ -101,6 +102,12 @@ class Hub:
     def count(self, direction: str, kind: str) -> None:
         """Count one envelope."""
         self.counts[direction, kind] = self.counts.get((direction, kind), 0) + 1
+
+    def _on_loss(self, names: frozenset[str | None]) -> None:
+        """Close the lines of agents that let a lease end: they may be cut off, and who lives comes back."""
+        for name in names:
+            if name is not None and (line := self._lines.get(name)):
+                line.close(SILENT, "a lease ended without a word")
 
     def _on_change(self, job: Job) -> None:
         line = self._holders.get(job.id)

@@ -49,6 +49,7 @@ class Queue:
         self._rate = RateLimit(per_minute)
         self._waiters = Waiters()
         self.tally: Counter[str] = Counter()
+        self._loss_listeners: list[Callable[[frozenset[str | None]], None]] = []
         store.listen(self._on_change)
 
     async def submit(self, order: Submit, submitter: str | None = None) -> Job:
@@ -211,6 +212,10 @@ class Queue:
         """Have every changed job announced, once the change is committed."""
         self._store.listen(listener)
 
+    def on_loss(self, listener: Callable[[frozenset[str | None]], None]) -> None:
+        """Have the workers announced whose leases have ended, before the jobs are anybody else's."""
+        self._loss_listeners.append(listener)
+
     def stop_waiting(self) -> None:
         """Answer everybody who waits, and let nobody wait from now on."""
         self._waiters.stop()
@@ -241,7 +246,10 @@ class Queue:
                 return _LONGEST_SLEEP
             if due > now:
                 return min(max(due - now, _SHORTEST_SLEEP), _LONGEST_SLEEP)
-            await self._waiters.dismiss(await self._store.losers(now))
+            losers = await self._store.losers(now)
+            for listener in self._loss_listeners:
+                listener(losers)
+            await self._waiters.dismiss(losers)
             for job in await self._store.take_due(now, partial(transitions.fall_due, now=now)):
                 if job.finished or job.error is None:  # a failed try leaves its error, a lost lease none
                     self.tally["leases_lost"] += 1

@@ -79,7 +79,7 @@ def test_a_program_is_run_by_an_agent(fleet: TestFleet) -> None:
     line = fleet.fleet("exec", "agent3", "echo $((6 * 7)) >&2; id -un")
     assert (line.returncode, line.stdout, line.stderr) == (0, "agent3\n", "42\n")
     words = fleet.fleet("exec", "agent1", "--timeout", "5000", "printf", "%s.", "a b", "-n")
-    assert (words.returncode, words.stdout) == (0, "a b.-n.")
+    assert (words.returncode, words.stdout) == (0, "a b.-n.\n")
 
 
 @pytest.mark.parametrize(

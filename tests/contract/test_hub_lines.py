@@ -220,12 +220,16 @@ def test_health_without_a_list_renews_what_the_line_was_given(new_broker: Callab
     assert job(broker, task["taskId"])["attempts"] == 1
 
 
-def test_a_lost_lease_is_told_and_the_job_delivered_again(new_broker: Callable[..., Broker]) -> None:
+def test_a_lost_lease_ends_the_line_and_the_job_is_delivered_on_the_next(new_broker: Callable[..., Broker]) -> None:
     broker = new_broker(LEASE_SECONDS="1").start()
     url = register(broker.admin(), "a")
     assign(broker.admin(), "a")
     with line(url, "a") as agent:
-        first, second = agent.task(), agent.task()
+        first = agent.task()
+        assert agent.closed_with() == 4408
+        assert job(broker, first["taskId"])["status"] == "queued"
+    with line(url, "a") as agent:
+        second = agent.task()
         assert (second["taskId"], second["leaseEpoch"]) == (first["taskId"], 2)
         stale = [{"taskId": first["taskId"], "leaseEpoch": 1}]
         assert agent.ask("health", tasks=stale)["lost"] == [first["taskId"]]

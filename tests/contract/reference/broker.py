@@ -350,6 +350,7 @@ class Broker:
             for job in self.running():
                 if job["lease_until"] < time.time():
                     self.dismissals[job["worker_id"]] += 1
+                    self.lines.end(job["worker_id"], 4408)
                     self.take_back(job)
             for job in [*self.store.jobs.values()]:
                 if job["not_before"] and job["not_before"] < time.time():

@@ -234,8 +234,12 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         "hub", "hub_lines::health_without_a_list_renews_what_the_line_was_given",
         "line.given if listed is None", "{} if listed is None",
     ),
+    "a lost lease ends the line": (
+        "broker", "hub_lines::a_lost_lease_ends_the_line_and_the_job_is_delivered_on_the_next",
+        'self.lines.end(job["worker_id"], 4408)', "pass",
+    ),
     "a lost lease is told": (
-        "hub", "hub_lines::a_lost_lease_is_told_and_the_job_delivered_again",
+        "hub", "hub_lines::a_lost_lease_ends_the_line_and_the_job_is_delivered_on_the_next",
         'if job_id in mine and mine[job_id]["lease_epoch"] == epoch]', "]",
     ),
     "what an agent does not list is delivered again": (
