@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -105,7 +106,7 @@ def read_object(body: bytes, *, status: int) -> dict[str, Any]:
         MalformedError: It is none, or is nested too deeply. Has the given status.
     """
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise _wrong(status, "json_invalid", "", {}) from None
     if not isinstance(value, dict):
@@ -176,6 +177,14 @@ def _wrong(status: int, kind: str, field: str, given: object) -> MalformedError:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    """A number that an answer can show; one like 1e999 would be written as Infinity, which is no JSON."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _deeper_than(value: object, levels: int) -> bool:

@@ -24,6 +24,7 @@ NOT_JSON = {
     "NaN": b'{"command":"ping","x":NaN}',
     "Infinity": b'{"command":"ping","x":-Infinity}',
     "huge number": b'{"command":"ping","x":' + b"9" * 5000 + b"}",
+    "endless number": b'{"command":"ping","x":1e999}',
     "deeper than the parser goes": b"[" * 200_000,
     "two values": b"{}{}",
 }

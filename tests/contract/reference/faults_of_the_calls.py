@@ -319,7 +319,11 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
     ),
     "NaN is no JSON": (
         "reading", "malformed::a_body_that_is_not_json[NaN]",
-        "json.loads(body.decode(), parse_constant=_refuse)", "json.loads(body.decode())",
+        "body.decode(), parse_constant=_refuse, ", "body.decode(), ",
+    ),
+    "a number has an end": (
+        "reading", "malformed::a_body_that_is_not_json[endless number]",
+        "parse_float=_finite", "parse_float=float",
     ),
     "a body is an object": (
         "reading", "malformed::a_body_that_is_not_an_object",

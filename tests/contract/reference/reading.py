@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,7 +37,7 @@ def invalid(status: int, kind: str, name: str = "", given: object = None) -> NoR
 def json_object(body: bytes, status: int) -> dict[str, Any]:
     """The JSON object that a body must be."""
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse)
+        value = json.loads(body.decode(), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         invalid(status, "json_invalid")
     if not isinstance(value, dict):
@@ -48,6 +49,10 @@ def json_object(body: bytes, status: int) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+def _finite(number: str) -> float:
+    return float(number) if math.isfinite(float(number)) else _refuse(number)
 
 
 def _depth(value: object) -> int:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from broker_app.dialects.objects import kept, shown
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -29,6 +29,7 @@ VALUES = st.recursive(
         ("1", {"text": "1"}),
         ('{"a": ', {"text": '{"a": '}),
         ('{"a": NaN}', {"text": '{"a": NaN}'}),
+        ('{"a": 1e999}', {"text": '{"a": 1e999}'}),
     ],
 )
 def test_a_kept_text_is_shown_as_an_object(text: str, value: dict[str, Any]) -> None:
