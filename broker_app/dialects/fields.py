@@ -12,7 +12,8 @@ from broker_app.errors import MalformedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_NESTING = 32
+MAX_NESTING = 32  # of a body or an envelope
+MAX_OBJECT_NESTING = MAX_NESTING - 2  # of a payload or result, so that each body and envelope has room for it
 _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 _TEXTS = {
     "missing": "Field required",
@@ -24,7 +25,7 @@ _TEXTS = {
     "int_type": "Input should be a valid integer",
     "model_attributes_type": "Input should be a valid dictionary or object to extract fields from",
     "json_invalid": "JSON decode error",
-    "json_nesting": f"Input should not be nested deeper than {MAX_NESTING} levels",
+    "json_nesting": f"Input should not be nested deeper than {MAX_NESTING} levels, a job's object {MAX_OBJECT_NESTING}",
 }
 
 
@@ -111,9 +112,18 @@ def read_object(body: bytes, *, status: int) -> dict[str, Any]:
         raise _wrong(status, "json_invalid", "", {}) from None
     if not isinstance(value, dict):
         raise _wrong(status, "model_attributes_type", "", value)
-    if _deeper_than(value, MAX_NESTING):
-        raise _wrong(status, "json_nesting", "", {})
+    require_shallow(value, MAX_NESTING, status=status)
     return value
+
+
+def require_shallow(value: dict[str, Any], levels: int, *, status: int) -> None:
+    """Refuse what is nested deeper than that.
+
+    Raises:
+        MalformedError: It is.
+    """
+    if _deeper_than(value, levels):
+        raise _wrong(status, "json_nesting", "", {})
 
 
 def utf8_size(name: str, text: str, *, status: int = 400) -> int:
@@ -187,17 +197,12 @@ def _finite(text: str) -> float:
     return number
 
 
-def _deeper_than(value: object, levels: int) -> bool:
+def _deeper_than(value: dict[str, Any], levels: int) -> bool:
     """Whether arrays and objects are nested deeper than that; looks at one level after the other."""
-    level = [value]
+    level: list[dict[str, Any] | list[Any]] = [value]
     for _ in range(levels):
-        level = [inner for outer in level for inner in _inner(outer)]
+        items = (item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer))
+        level = [item for item in items if isinstance(item, dict | list)]
         if not level:
             return False
     return True
-
-
-def _inner(value: object) -> list[object]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []

@@ -93,7 +93,7 @@ def parse_assign(arrived: Arrived, settings: Settings) -> Assign:
     allowed = settings.commands is None or command in settings.commands
     if not (allowed and COMMAND_PATTERN.fullmatch(command)):
         raise MalformedError("invalid type")
-    payload = kept({key: value for key, value in task.items() if key != "type"})
+    payload = kept({key: value for key, value in task.items() if key != "type"}, status=400)
     if utf8_size("task", payload) > MAX_PAYLOAD_BYTES:
         raise MalformedError("task too large")
     order = Submit(

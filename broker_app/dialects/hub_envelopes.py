@@ -153,7 +153,7 @@ def _text(value: object) -> str:
     """A result as it is kept."""
     if value is None or isinstance(value, str):
         return value or ""
-    return kept(value) if isinstance(value, dict) else json.dumps(value)
+    return kept(value, status=400) if isinstance(value, dict) else json.dumps(value)
 
 
 def _lease(fields: Fields) -> tuple[str, int]:

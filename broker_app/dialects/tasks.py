@@ -68,7 +68,7 @@ def parse_submit(arrived: Arrived, settings: Settings) -> Submit:
     attempts = fields.integer("max_attempts", 1, _MAX_ATTEMPTS)
     return Submit(
         command=command,
-        payload=_bounded("payload", kept(payload), jobs.MAX_PAYLOAD_BYTES),
+        payload=_bounded("payload", kept(payload, status=422), jobs.MAX_PAYLOAD_BYTES),
         requires=None,
         route=Route(agent),
         max_deliveries=_DEFAULT_ATTEMPTS if attempts is None else attempts,
@@ -126,7 +126,7 @@ def parse_complete(arrived: Arrived, settings: Settings) -> Finish | Fail:
     """POST /api/agents/tasks/{id}/complete?agent_id= `{success, lease_token, result?, error?}`."""
     fields = _fields(arrived)
     epoch = _epoch(fields)
-    result = kept(fields.optional_object("result"))
+    result = kept(fields.optional_object("result"), status=422)
     error = (fields.optional_text("error") or "").strip() or "task_execution_failed"
     if fields.truth("success"):
         return Finish(arrived.path["id"], epoch, _bounded("result", result, settings.max_result_bytes))

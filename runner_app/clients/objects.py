@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-_MAX_NESTING = 32  # a broker refuses more
+_MAX_NESTING = 30  # a broker refuses more
 
 
 def shown(text: str) -> dict[str, Any]:
@@ -12,14 +12,15 @@ def shown(text: str) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(text)
-        json.dumps(value, allow_nan=False)  # what no JSON number can say is left as text
+        # What no JSON number or text can say is left as it is: infinity, half of a surrogate pair.
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return {"text": text}
     return value if isinstance(value, dict) and not _deeper_than(value, _MAX_NESTING) else {"text": text}
 
 
 def kept(value: dict[str, Any]) -> str:
-    """Return an object as the text to keep; ``shown`` makes the same object of it."""
+    """Return an object as the text to keep; ``shown`` makes the same object of it, where a broker takes that."""
     if not value:
         return ""
     text = value.get("text")
@@ -28,6 +29,6 @@ def kept(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _deeper_than(value: object, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels == 0 or any(_deeper_than(item, levels - 1) for item in inner)
+def _deeper_than(value: dict[str, Any] | list[Any], levels: int) -> bool:
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper_than(item, levels - 1) for item in items if isinstance(item, dict | list))

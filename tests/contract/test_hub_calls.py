@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 UNPROVOKED = {503, 507}
 TOO_MANY_AGENTS = ("POST", "/agents/register", 429)
+DEEPEST = "[" * 29 + "]" * 29  # in an object of a job
 
 
 @pytest.fixture
@@ -121,7 +122,15 @@ def test_a_task_for_an_agent_that_is_away_is_a_job_for_it_alone(
     assert admin.get(f"/agents/{cap}/status").json()["agent"]["running"] == [task_id]
 
 
-@pytest.mark.parametrize(("body", "payload"), [({}, ""), ({"text": "hello"}, "hello"), ({"text": 1}, '{"text": 1}')])
+@pytest.mark.parametrize(
+    ("body", "payload"),
+    [
+        ({}, ""),
+        ({"text": "hello"}, "hello"),
+        ({"text": 1}, '{"text": 1}'),
+        ({"x": json.loads(DEEPEST)}, f'{{"x": {DEEPEST}}}'),
+    ],
+)
 def test_what_is_beside_the_type_is_the_payload(
     broker: Endpoint, admin: httpx.Client, cap: str, body: dict[str, Any], payload: str
 ) -> None:
@@ -131,7 +140,17 @@ def test_what_is_beside_the_type_is_the_payload(
     assert (job["payload"], job["dialect"]) == (payload, "hub")
 
 
-@pytest.mark.parametrize("body", [{}, {"type": 1}, {"type": "No"}, {"type": "ping", "x": "x" * 262144}], ids=str)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"type": 1},
+        {"type": "No"},
+        {"type": "ping", "x": "x" * 262144},
+        {"type": "ping", "x": [json.loads(DEEPEST)]},
+    ],
+    ids=str,
+)
 def test_a_malformed_task_is_refused(admin: httpx.Client, cap: str, body: Any) -> None:
     register(admin, cap)
     assert admin.post(f"/agents/{cap}/task", json=body).status_code == 400

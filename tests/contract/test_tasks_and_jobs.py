@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,10 @@ PAYLOADS = [
     ('{"command": "ls", "n": 1}', {"command": "ls", "n": 1}),
     ("[1]", {"text": "[1]"}),
     ('{"a": NaN}', {"text": '{"a": NaN}'}),
-    ('{"a":' * 40 + "1" + "}" * 40, {"text": '{"a":' * 40 + "1" + "}" * 40}),
+    ('{"a": 1e999}', {"text": '{"a": 1e999}'}),
+    ('{"a": "\\ud800"}', {"text": '{"a": "\\ud800"}'}),
+    ('{"a": ' * 30 + "1" + "}" * 30, json.loads('{"a": ' * 30 + "1" + "}" * 30)),
+    *((text, {"text": text}) for text in ('{"a": ' * depth + "1" + "}" * depth for depth in (31, 32, 33, 1000))),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from datetime import datetime
@@ -197,6 +198,19 @@ def test_only_listed_types_are_accepted(start_broker: Callable[..., Broker]) -> 
     client = dialect.submitter(start_broker(**SETTINGS, BROKER_COMMANDS="ping, exec"))
     assert client.post("/api/tasks", json={"type": "exec"}).status_code == 200
     assert client.post("/api/tasks", json={"type": "build"}).status_code == 422
+
+
+def test_objects_leave_room_for_what_is_around_them(submitter: httpx.Client, agent: httpx.Client, name: str) -> None:
+    fits, too_deep = ({"a": json.loads("[" * depth + "]" * depth)} for depth in (29, 30))
+    task_id = submit(submitter, name, payload=fits)
+    response = submitter.post("/api/tasks", json={"type": "ping", "payload": too_deep})
+    assert (response.status_code, response.json()["detail"][0]["type"]) == (422, "json_nesting")
+    task = pull(agent)
+    assert task["payload"] == {"agent_hint": name, **fits}
+    response = complete(agent, task, result=too_deep)
+    assert (response.status_code, response.json()["detail"][0]["type"]) == (422, "json_nesting")
+    assert complete(agent, task, result=fits).status_code == 200
+    assert show(submitter, task_id)["result"] == fits
 
 
 def test_sizes(submitter: httpx.Client, agent: httpx.Client, name: str) -> None:

@@ -87,6 +87,9 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         "hub", "hub_calls::a_malformed_task_is_refused",
         "payload = kept(values)\n", "payload = kept(values)[:262144]\n",
     ),
+    "tasks leave room": (
+        "hub", "hub_calls::a_malformed_task_is_refused", "reading.shallow(value, 400)", "pass",
+    ),
     "tasks are for agents that there are": (
         "hub", "hub_calls::what_is_about_an_unknown_agent_is_refused",
         '"agent not found")\n    submission', '"agent not found") if not name else None\n    submission',

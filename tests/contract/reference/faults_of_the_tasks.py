@@ -114,6 +114,15 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
     "payloads of tasks are bounded": (
         _TASKS, _CALLS + "sizes", '"payload": bounded("payload", kept(payload))', '"payload": kept(payload)',
     ),
+    "payloads and results leave room": (
+        _TASKS, _CALLS + "objects_leave_room_for_what_is_around_them", "reading.shallow(value, 422)", "pass",
+    ),
+    "what leaves no room is text": (
+        _TASKS, _BOTH + "a_job_is_a_task", "reading.shallow(value, 400)", "pass",
+    ),
+    "half of a pair is text": (
+        _TASKS, _BOTH + "a_job_is_a_task", "json.dumps(value, ensure_ascii=False).encode()", "pass",
+    ),
     "results of tasks are bounded": (
         _TASKS, _CALLS + "sizes",
         'bounded("result", kept(objects(values, "result")))', 'kept(objects(values, "result"))',

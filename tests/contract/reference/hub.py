@@ -29,6 +29,7 @@ MAX_MESSAGE = 65536
 
 def kept(value: dict[str, Any]) -> str:
     """The text that an object is kept as."""
+    reading.shallow(value, 400)
     if value.keys() == {"text"} and isinstance(value["text"], str) and shown(value["text"]) == value:
         return str(value["text"])
     return json.dumps(value) if value else ""

@@ -47,6 +47,12 @@ def json_object(body: bytes, status: int) -> dict[str, Any]:
     return value
 
 
+def shallow(value: dict[str, Any], status: int) -> None:
+    """Refuse an object that leaves no room for what is around it."""
+    if _depth(value) > 30:
+        invalid(status, "json_nesting")
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 

@@ -221,6 +221,7 @@ def objects(values: Job, name: str) -> Any:
 
 def kept(value: Job) -> str:
     """An object as the text of a job."""
+    reading.shallow(value, 422)
     text = value.get("text")
     if len(value) == 1 and isinstance(text, str) and shown(text) == value:
         return text
@@ -230,9 +231,12 @@ def kept(value: Job) -> str:
 def shown(text: str) -> Job:
     """The text of a job as an object."""
     try:
-        return reading.json_object(text.encode("utf-8", "surrogatepass"), 400) if text else {}
-    except RefusedError:
+        value = reading.json_object(text.encode(), 400) if text else {}
+        reading.shallow(value, 400)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (RefusedError, UnicodeEncodeError):
         return {"text": text}
+    return value
 
 
 def bounded(name: str, text: str) -> str:

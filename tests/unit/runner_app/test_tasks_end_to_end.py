@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +43,27 @@ def test_a_type_that_the_runner_does_not_know_fails_and_is_tried_again_by_the_br
     assert (task["status"], task["attempts"]) == ("pending", 1)
     assert "unknown command 'DANCE'" in task["error_message"]
     assert task["next_retry_at"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"a": ' + "[" * depth + "1" + "]" * depth + "}" for depth in (29, 30, 31, 32, 99)),
+        '{"a": "\\ud800"}',
+        '{"text": "\\ud800"}',
+        '{"a": 1e999}',
+        '{"a": NaN}',
+        '{"text": "{}"}',
+    ],
+)
+def test_a_result_is_what_it_was_made_of(broker: Broker, runner: Runner, text: str) -> None:
+    job_id = broker.submit("plan_echo", text)
+    assert runner.call("--once").returncode == 0
+    plan = json.loads(broker.finished(job_id)["result"])
+    job_id = broker.submit("approve_echo", plan["plan_id"])
+    assert runner.call("--once").returncode == 0
+    job = broker.finished(job_id)
+    assert (job["error"], job["result"]) == (None, text)
 
 
 def test_a_lease_is_renewed_as_often_as_the_seeds_variable_says(broker: Broker, runner: Runner) -> None:
