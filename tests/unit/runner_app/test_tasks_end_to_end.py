@@ -32,6 +32,16 @@ def test_once_pulls_runs_and_completes(broker: Broker, runner: Runner) -> None:
     assert broker.task(second)["status"] == "pending"
 
 
+def test_once_reports_a_type_that_it_does_not_know_as_failed(broker: Broker, runner: Runner) -> None:
+    task_id = broker.submit_task("DANCE", {}, max_attempts=1)
+    done = runner.call("--once")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    task = broker.task(task_id)
+    assert (task["status"], task["attempts"]) == ("dead_letter", 1)
+    assert "unknown command 'DANCE'" in task["error_message"]
+    assert runner.claims() == []
+
+
 def test_a_type_that_the_runner_does_not_know_fails_and_is_tried_again_by_the_brokers_rule(
     broker: Broker, runner: Runner
 ) -> None:
@@ -91,6 +101,7 @@ def test_a_runner_that_is_stopped_leaves_its_task_to_a_short_lease(broker: Broke
         ("AIDSEC_GLOBAL_API_KEY", "wrong", "AIDSEC_GLOBAL_API_KEY"),
         ("AIDSEC_AGENT_ID", "w2", "403"),
         ("AIDSEC_HEARTBEAT_INTERVAL_SECONDS", "300", "AIDSEC_HEARTBEAT_INTERVAL_SECONDS"),
+        ("AIDSEC_API_BASE_URL", "http://127.0.0.1:1/api", "the broker at http://127.0.0.1:1 does not answer"),
     ],
 )
 @pytest.mark.parametrize("verb", ["check", "--once"])
