@@ -43,7 +43,7 @@ class Runner:
 
         Raises:
             BrokerError: ``once``, and the broker cannot be asked.
-            ExecutionError: ``once``, and a job's end is not known or not reported.
+            ExecutionError: ``once``, and what came is no job, or a job's end is not known or not reported.
         """
         self._adopt()
         helpers = [asyncio.create_task(self._once())] if once else self._helpers()
@@ -68,7 +68,11 @@ class Runner:
         await self._all_settled()
         await self._services.client.held(self._journal.leases())
         asked = _now()
-        job = await self._services.client.next_job(0)
+        try:
+            job = await self._services.client.next_job(0)
+        except ValueError as error:
+            message = f"what the broker gave is no job: {error}"
+            raise ExecutionError(message) from error
         if job is None:
             _log.info("no job is waiting")
             return

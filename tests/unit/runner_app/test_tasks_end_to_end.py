@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.runner_app.conftest import until
+from tests.unit.runner_app.scripted import answer, listening
 
 if TYPE_CHECKING:
     from tests.unit.runner_app.conftest import Broker, Runner
@@ -111,6 +114,17 @@ def test_a_mistake_is_said_in_one_line(verb: str, variable: str, value: str, wor
     lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
     assert len(lines) == 1
     assert words in lines[0]
+
+
+def test_once_says_in_one_line_that_it_was_given_no_task(runner: Runner) -> None:
+    async def scene() -> subprocess.CompletedProcess[str]:
+        async with listening(answer("200 OK", '{"task": {"id": "j1"}}')) as (url, _):
+            return await asyncio.to_thread(runner.call, "--once", AIDSEC_API_BASE_URL=f"{url}/api")
+
+    done = asyncio.run(scene())
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+    assert lines == ["openclaw-runner: what the broker gave is no job: the task or its payload is not an object"]
 
 
 def test_check(runner: Runner) -> None:
