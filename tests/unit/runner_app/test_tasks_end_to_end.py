@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,8 @@ from tests.unit.runner_app.conftest import until
 from tests.unit.runner_app.scripted import answer, listening
 
 if TYPE_CHECKING:
+    import subprocess
+
     from tests.unit.runner_app.conftest import Broker, Runner
 
 
