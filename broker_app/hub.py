@@ -96,8 +96,12 @@ class Hub:
             line.close(RESTART, "the broker restarts")
 
     def watch(self, job_ids: Iterable[str], line: Line) -> None:
-        """Have a line told when one of these jobs is its agent's no more."""
-        self._holders.update(dict.fromkeys(job_ids, line))
+        """Have a line told when one of these jobs is its agent's no more.
+
+        Not one that gave way while it took a job: its agent's new line is told of that, or would have no room for it.
+        """
+        if self._lines.get(line.name) is line:
+            self._holders.update(dict.fromkeys(job_ids, line))
 
     def count(self, direction: str, kind: str) -> None:
         """Count one envelope."""
@@ -160,7 +164,6 @@ class Line:
 
     async def run(self) -> None:
         """Hand out jobs and messages, and take what comes, until the line ends."""
-        await self._recall()
         work = [asyncio.create_task(self._guard(part())) for part in (self._listen, self._hand_out, self._bring_mail)]
         await self._over
         self._room.set()
@@ -266,6 +269,7 @@ class Line:
         return {"status": "sent"}
 
     async def _hand_out(self) -> None:
+        await self._recall()
         while not self._over.done():
             self._room.clear()
             if len(self._held) >= self._slots:
