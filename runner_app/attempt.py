@@ -12,7 +12,7 @@ from runner_app.handlers import catalogue, output
 from runner_app.handlers.inline import InlineCommands
 from runner_app.job import JobFailedError
 from runner_app.journal import Claim
-from runner_app.live import LOOK_SECONDS, Live
+from runner_app.live import Live, look_seconds
 from runner_app.outcome import STOP_LEASE, STOP_OUTPUT, STOP_RUNNER, Stage, Verdict, describe, judge
 from runner_app.selftest import Selftest
 from runner_app.settings import SYSTEMD, Settings
@@ -182,7 +182,7 @@ class Attempt:
         """Tell what the job writes, where somebody wants to know; what nobody takes now is left for later."""
         live = Live(self._claim.directory, from_now=self._adopted)
         while not ended.done():
-            await asyncio.wait({ended}, timeout=LOOK_SECONDS)
+            await asyncio.wait({ended}, timeout=look_seconds(self._services.settings.max_jobs))
             if (log := self._services.client.log) and (lines := live.lines(ended=ended.done())):
                 await log(self._claim.job, lines)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from runner_app.handlers.output import STDERR, STDOUT
 
-LOOK_SECONDS = 1  # between two looks
+LOOK_SECONDS = 1  # between two looks, of few jobs
+_MOST_PER_SECOND = 25  # of all jobs; a hub reads 50 envelopes a second, and behind more than that heartbeats come late
 MOST_BYTES = 16 * 1024  # of each stream at each look; what is left of more is its end
 MOST_CHARACTERS = 1000  # of a line
 
@@ -34,6 +35,11 @@ class Live:
         self._read[file] = start + skipped + len(whole)
         note = [f"({skipped} bytes are left out)"] if skipped else []
         return note + [line[:MOST_CHARACTERS] for line in whole.decode("utf-8", "replace").splitlines()]
+
+
+def look_seconds(jobs: int) -> float:
+    """Return how long to wait between two looks at each of so many jobs."""
+    return max(LOOK_SECONDS, jobs / _MOST_PER_SECOND)
 
 
 def _size(file: Path) -> int:

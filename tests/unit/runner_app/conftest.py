@@ -117,8 +117,11 @@ class Broker:
 
     def log(self, name: str, job_id: str) -> list[str]:
         """What an agent has told of a job's output."""
-        lines = self._http.get(f"/agents/{name}/log").raise_for_status().json()["lines"]
-        return [line["text"] for line in lines if line["taskId"] == job_id]
+        return [line["text"] for line in self.log_lines(name) if line["taskId"] == job_id]
+
+    def log_lines(self, name: str) -> list[dict[str, Any]]:
+        """What an agent has told, with when it came."""
+        return list(self._http.get(f"/agents/{name}/log").raise_for_status().json()["lines"])
 
     def job(self, job_id: str, wait: float = 0) -> dict[str, Any]:
         """Look a job up."""

@@ -176,6 +176,17 @@ def test_what_a_job_writes_is_read_while_it_runs_whatever_becomes_of_the_line(
     assert json.loads(job["result"])["stdout"].split() == broker.log("w1", job_id) == ["one", "two", "three"]
 
 
+def test_where_many_jobs_may_run_each_is_told_of_less_often(broker: Broker, runner: Runner) -> None:
+    runner.environment["RUNNER_MAX_JOBS"] = "64"
+    runner.start("run")
+    line = "for i in $(seq 70); do echo $i; sleep 0.1; done"
+    job_id = broker.submit_to("w1", "exec", command=line)
+    broker.finished(job_id)
+    assert broker.log("w1", job_id) == [str(number) for number in range(1, 71)]
+    seconds = {line["at"] for line in broker.log_lines("w1")}
+    assert 2 <= len(seconds) <= 2 + (max(seconds) - min(seconds)) / 2
+
+
 def test_a_job_is_told_no_token_that_it_could_write(broker: Broker, runner: Runner) -> None:
     runner.environment["WORKER_TOKEN"] = token = broker.mint("worker", "w1")
     runner.start("run")

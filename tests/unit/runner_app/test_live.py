@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner_app.health import Health
-from runner_app.live import MOST_BYTES, MOST_CHARACTERS, Live
+from runner_app.live import MOST_BYTES, MOST_CHARACTERS, Live, look_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,11 @@ def test_what_an_earlier_runner_told_is_not_told_again(tmp_path: Path) -> None:
     with (tmp_path / "stdout").open("a") as file:
         file.write("after\n")
     assert live.lines(ended=False) == ["after"]
+
+
+def test_many_jobs_together_write_no_more_often_than_a_hub_reads() -> None:
+    assert look_seconds(1) == look_seconds(25) == 1
+    assert look_seconds(64) == 64 / 25
 
 
 def test_health_is_in_percent(tmp_path: Path) -> None:
