@@ -15,6 +15,7 @@ from broker_app.broker import Broker
 from broker_app.dialects.hub import HUB_CALLS
 from broker_app.dialects.jobs import JOBS, MAX_PAYLOAD_BYTES, MAX_WAIT_SECONDS
 from broker_app.dialects.tasks import LEASE_SECONDS, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, TASKS, TYPE_PATTERN
+from broker_app.queue.sqlite import _LOOKS
 from broker_app.settings import COMMAND_PATTERN, Settings
 
 if TYPE_CHECKING:
@@ -60,3 +61,5 @@ def test_limits_and_version() -> None:
     submission = components["schemas"]["Submission"]["properties"]
     assert submission["command"]["pattern"] == f"^{COMMAND_PATTERN.pattern}$"
     assert str(MAX_PAYLOAD_BYTES) in submission["payload"]["description"]
+    for path in ("/jobs", "/api/tasks"):
+        assert f"a look at {_LOOKS} " in DOCUMENT["paths"][path]["get"]["responses"]["200"]["description"]
