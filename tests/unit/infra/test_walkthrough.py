@@ -26,7 +26,7 @@ def test_its_commands_of_ours_exist() -> None:
     said = set(re.findall(r"^fleet ([a-z]+)", "\n".join(blocks("bash")), re.MULTILINE)) | set(
         re.findall(r"`fleet ([a-z]+)`", TEXT)
     )
-    assert said == {"up", "status", "task", "shell", "destroy"}
+    assert said == {"up", "status", "exec", "shell", "destroy"}
     assert said <= set(commands)
     assert all((ROOT / name).exists() for name in re.findall(r"ansible-playbook (\S+\.yml)", TEXT))
 
