@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
-import uuid
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from broker_app.dialects.tasks_answers import STATES
 from broker_app.queue import job as transitions
 from broker_app.queue import sqlite as store
 from broker_app.queue.commands import Browse, Submit
-from broker_app.queue.job import Job, Lease, Route, Status, Worker
+from broker_app.queue.job import Job, Lease, Outcome, Route, Status, Worker
 from broker_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ def test_jobs_are_counted_without_being_looked_at(bench: Callable[..., Any], run
 
     async def work() -> None:
         async with bench() as b:
-            for _ in range(1000):
-                await b.store.add(replace(JOB, id=str(uuid.uuid4())), limit=0)
+            await asyncio.gather(*(b.queue.submit(ORDER) for _ in range(1000)))
             async with noted(b) as queries:
                 counts = await b.queue.counts()
             assert (counts.ready, len(queries)) == (1000, 1)
@@ -211,5 +211,65 @@ def test_the_counts_are_those_of_the_table(bench: Callable[..., Any], run: Calla
             assert (kept.ready, kept.delayed, kept.running, kept.dead) == (5, 0, 0, 3)
             await b.database.write(b.store._recall)
             assert await b.queue.counts() == kept
+
+    run(work())
+
+
+def test_a_rare_type_or_agent_leads_to_what_it_has_done(
+    bench: Callable[..., Any], run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_LOOKS", 100)
+    done = replace(JOB, status=Status.DONE, outcome=Outcome.DONE, worker="w2")
+
+    async def work() -> None:
+        async with bench() as b:
+            rare = [replace(done, id="type", command="rare"), replace(done, id="agent", worker="w1")]
+            await b.database.write(partial(insert, jobs=[*rare, *(replace(done, id=str(n)) for n in range(300))]))
+            anything = Browse(status=Status.DONE, agent=None, limit=5, before=None)
+            for job, query in zip(
+                rare, (replace(anything, command="rare"), replace(anything, agent="w1")), strict=True
+            ):
+                page = await b.queue.browse(query)
+                assert ([found.id for found in page.jobs], page.before) == ([job.id], None)
+
+    run(work())
+
+
+def test_what_is_rolled_back_is_not_counted(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    """A submission is counted, undone with its neighbour that fails, and done again alone."""
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise ValueError("poison")
+
+    async def work() -> None:
+        async with bench() as b:
+            busy, go = threading.Event(), threading.Event()
+
+            def hold(_: sqlite3.Connection) -> None:
+                busy.set()
+                go.wait(5)
+
+            held = b.database.write(hold)
+            await asyncio.to_thread(busy.wait, 5)
+            good = asyncio.create_task(b.queue.submit(ORDER))
+            await asyncio.sleep(0)  # it waits for the writer now
+            bad = b.database.write(fail)
+            go.set()
+            with pytest.raises(ValueError, match="poison"):
+                await bad
+            await asyncio.gather(held, good)
+            assert (await b.queue.counts()).ready == 1
+
+    run(work())
+
+
+def test_the_dead_do_not_fill_the_queue(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench(max_unfinished=1) as b:
+            for _ in range(3):
+                await b.queue.submit(ORDER)
+                await b.queue.claim(W1)
+                await b.queue.hold("w1", frozenset())
+            assert (await b.queue.counts()).dead == 3
 
     run(work())
