@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,14 +15,18 @@ from rich.live import Live
 
 from fleet import broker, inventory, jobs, ssh, status
 from fleet.console import out
+from fleet.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.console import RenderableType
+
     from fleet.inventory import Inventory
 
 _WATCH_SECONDS = 2
-_EXEC_MS = 30 * 60 * 1000
+# A runner's own bound where none is said.
+_EXEC_SECONDS = 30 * 60
 # What a job may take longer from its submission to its end than its program: a queue before it, a broker that restarts.
 _AROUND_SECONDS = 60
 
@@ -36,6 +41,8 @@ def show_status(
     as_json: AsJson = False,
 ) -> None:
     """Show each agent, its runner's version, its state and its last job."""
+    if watch and as_json:
+        raise typer.BadParameter("programs ask again by themselves: leave out --watch, or --json", param_hint="--watch")
     fleet = _only(_fleet(context), agents)
     with broker.connect(fleet) as client:
         if watch:
@@ -46,17 +53,17 @@ def show_status(
 
 def show_list(
     context: typer.Context,
-    state: Annotated[str | None, typer.Option("--status", help="Only those idle, busy, offline or unknown.")] = None,
+    state: Annotated[str | None, typer.Option("--status", help=f"Only those {', '.join(status.WORDS)}.")] = None,
     kind: Annotated[str | None, typer.Option("--type", help="Only those declared with this type.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the agents with a status or of a type."""
-    if state and state not in status.STATES:
-        raise typer.BadParameter(f"use one of {', '.join(status.STATES)}", param_hint="--status")
+    if state and state not in status.WORDS:
+        raise typer.BadParameter(f"use one of {', '.join(status.WORDS)}", param_hint="--status")
     fleet = _fleet(context)
     with broker.connect(fleet) as client:
         known = status.collect(fleet, client)
-    _show([each for each in known if state in {None, each.state} and kind in {None, each.type}], as_json=as_json)
+    _show([each for each in known if each.matches(state) and kind in {None, each.type}], as_json=as_json)
 
 
 def task(
@@ -73,13 +80,18 @@ def execute(
     context: typer.Context,
     agent: str,
     command: Annotated[list[str], typer.Argument(help="A program with its arguments, or one line for the shell.")],
-    timeout: Annotated[int, typer.Option(min=1, help="Milliseconds that it may take.")] = _EXEC_MS,
+    timeout: Annotated[int | None, typer.Option(min=1, help="Milliseconds that it may take.")] = None,
     sudo: Annotated[bool, typer.Option("--sudo", help="As root, where the inventory lets the agent.")] = False,
 ) -> None:
-    """Have an agent run a program, wait for its end and print what it printed; status 1 where it failed."""
+    """Have an agent run a program, wait for its end and print what it printed; status 1 where it failed.
+
+    Options of fleet's own are taken wherever they stand; what follows `--` is the program's alone.
+    """
     program: dict[str, Any] = {"command": command[0]} if len(command) == 1 else {"argv": command}
-    payload = {**program, "timeout": timeout, **({"sudo": True} if sudo else {})}
-    _do(context, agent, "exec", json.dumps(payload), seconds=timeout / 1000 + _AROUND_SECONDS)
+    said = {"timeout": timeout, "sudo": sudo or None}
+    payload = {**program, **{key: value for key, value in said.items() if value is not None}}
+    seconds = timeout / 1000 if timeout else _EXEC_SECONDS
+    _do(context, agent, "exec", json.dumps(payload), seconds=seconds + _AROUND_SECONDS)
 
 
 def logs(
@@ -131,15 +143,20 @@ def _show(statuses: list[status.AgentStatus], *, as_json: bool) -> None:
 
 def _watch(collect: Callable[[], list[status.AgentStatus]]) -> None:
     """Show the table again and again in one place; where nobody looks, one below the other."""
+    with suppress(KeyboardInterrupt), Live(status.table(collect()), console=out, auto_refresh=False) as live:
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            live.update(_table_or_why(collect), refresh=True)
+            if not out.is_terminal:
+                out.print(live.renderable)
+
+
+def _table_or_why(collect: Callable[[], list[status.AgentStatus]]) -> RenderableType:
+    """Return the table or, while the broker restarts, what it says."""
     try:
-        with Live(status.table(collect()), console=out, auto_refresh=False) as live:
-            while True:
-                time.sleep(_WATCH_SECONDS)
-                live.update(status.table(collect()), refresh=True)
-                if not out.is_terminal:
-                    out.print(live.renderable)
-    except KeyboardInterrupt:
-        return
+        return status.table(collect())
+    except BrokerError as error:
+        return str(error)
 
 
 def _do(context: typer.Context, agent: str, command: str, payload: str, *, seconds: float) -> None:

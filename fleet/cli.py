@@ -21,7 +21,7 @@ from fleet import agents, broker, deploy, inventory, nodes, protection, stack, s
 from fleet.console import err, out
 from fleet.errors import FleetError
 
-# What stands after the first argument of these is another program's.
+# What these do not know as an option of their own is another program's.
 _TAKES_OPTIONS = {"ignore_unknown_options": True}
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("status")(agents.show_status)

@@ -45,7 +45,7 @@ def summary(job: dict[str, Any] | None) -> str:
     """Return a job in a few words: how it ended, what was asked and the first line of what came of it."""
     if job is None:
         return "none"
-    asked = f"{job['dialect']} {job['command']}: {_asked(job['payload'])}".rstrip(": ")
+    asked = f"{job.get('dialect', 'jobs')} {job['command']}: {_asked(job['payload'])}".rstrip(": ")
     if job["status"] not in {"done", "failed"}:
         return f"{job['status']}   {_short(asked)}"
     printed, said = output(job)

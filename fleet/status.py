@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from fleet.inventory import Inventory
 
 
-STATES = ("idle", "busy", "offline", "unknown")
+# What can be asked for: the states of AgentStatus, and a word for two of them.
+WORDS = ("idle", "busy", "offline", "unknown", "online")
 
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """One agent: `state` is one of STATES, unknown where it has never spoken to the broker."""
+    """One agent: `state` is idle, busy, offline, or unknown where it has never spoken to the broker."""
 
     agent: str
     type: str
@@ -29,6 +30,10 @@ class AgentStatus:
     runner: str | None
     state: str
     last_job: dict[str, Any] | None
+
+    def matches(self, word: str | None) -> bool:
+        """Whether the agent is in the state of one of WORDS; any is in that of None."""
+        return word in {None, self.state} or (word == "online" and self.state in {"idle", "busy"})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the same facts as plain data."""

@@ -105,6 +105,7 @@ def test_a_program_that_fails_says_why(fleet: TestFleet, arguments: tuple[str, .
         ((), set(AGENTS)),
         (("--type", "builder"), {"agent3"}),
         (("--status", "idle", "--type", "general"), {"agent1", "agent2"}),
+        (("--status", "online"), set(AGENTS)),
         (("--status", "offline"), set()),
     ],
 )
@@ -115,6 +116,11 @@ def test_agents_are_listed_by_state_and_type(fleet: TestFleet, arguments: tuple[
 def test_a_state_that_there_is_not_is_said(fleet: TestFleet) -> None:
     done = fleet.fleet("list", "--status", "happy")
     assert (done.returncode, "idle, busy, offline, unknown" in done.stderr) == (2, True)
+
+
+def test_status_for_programs_is_not_watched(fleet: TestFleet) -> None:
+    done = fleet.fleet("status", "--watch", "--json")
+    assert (done.returncode, "leave out --watch" in done.stderr) == (2, True)
 
 
 def test_status_can_be_of_some_agents(fleet: TestFleet) -> None:

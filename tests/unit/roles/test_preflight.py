@@ -112,6 +112,22 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
     },
     "runner": ("runner", {"runner_agents": [AGENT]}, {}, None),
     **{
+        f"lease {lease}, heartbeat {heartbeat}": (
+            "runner",
+            {"runner_lease_seconds": lease, "runner_heartbeat_seconds": heartbeat},
+            {},
+            f"runner_lease_seconds is {lease} and runner_heartbeat_seconds {heartbeat}" if refused else None,
+        )
+        for lease, heartbeat, refused in (
+            (30, 29, False),
+            (3600, 1, False),
+            (29, 10, True),
+            (3601, 10, True),
+            (60, 60, True),
+            (60, 0, True),
+        )
+    },
+    **{
         f"tailnet: {what}": ("tailscale", {**KEY, **variables}, {}, refusal)
         for what, variables, refusal in (
             ("a key", {}, None),
