@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def test_destroy_deletes_all_of_it_and_keeps_the_configuration(selected: Fleet) 
     command = [str(PROGRAMS / "fleet"), "destroy", "--yes"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "deleted" in done.stdout
+    assert re.search(r"^stack +\S+ \d+ deleted +\d", done.stdout, re.MULTILINE), done.stdout
     assert selected.servers() == {}
     assert selected.apis.devices() == {}
     assert selected.stack.engine.config.exists()
