@@ -116,7 +116,7 @@ def lines(envelope: Envelope) -> tuple[str | None, list[str]]:
 
 def task(job: Job, now: float) -> dict[str, Any]:
     """A job that an agent was given."""
-    lease = {"leaseEpoch": job.lease_epoch, "leaseSeconds": job.lease_seconds}
+    lease = {"leaseEpoch": job.lease_epoch, "leaseSeconds": job.lease_seconds, "maxDeliveries": job.max_deliveries}
     payload = {**shown(job.payload), "type": job.command, "taskId": job.id, **lease}
     return envelope_to(job.worker or "", "task", payload, now)
 

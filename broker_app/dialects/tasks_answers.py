@@ -98,6 +98,7 @@ def pulled(_command: Command, job: Job | None) -> Answer:
         "payload": payload,
         "lease_token": f"epoch-{job.lease_epoch}",
         "lease_until": _time(job.lease_until),
+        "max_attempts": job.max_deliveries,
     }
     return _acknowledged(None, task=task)
 

@@ -27,9 +27,8 @@ _LOG_SECONDS = 1  # no job waits longer for its lines to be sent
 _AT_LEAST_SECONDS = 2  # a job that waits is on its way when the line opens, and no call asks for it
 _MOST_BYTES = 4 * 1024 * 1024
 _LEASE_SECONDS = 60  # where a task does not say
-_MAX_DELIVERIES = 5
 _REFUSALS = {4401, 4403}
-_OURS = {"type", "taskId", "leaseEpoch", "leaseSeconds"}
+_OURS = {"type", "taskId", "leaseEpoch", "leaseSeconds", "maxDeliveries"}
 
 _CUT = "the line to the broker was cut"
 
@@ -343,7 +342,7 @@ def _job(task: dict[str, Any]) -> Job:
             "payload": kept({key: value for key, value in task.items() if key not in _OURS}),
             "lease_epoch": task.get("leaseEpoch"),
             "lease_seconds": task.get("leaseSeconds", _LEASE_SECONDS),
-            "max_deliveries": _MAX_DELIVERIES,
+            "max_deliveries": task.get("maxDeliveries"),
         }
     )
 

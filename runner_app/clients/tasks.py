@@ -18,7 +18,6 @@ from runner_app.job import Job
 _LEASE_TOKEN = re.compile(r"epoch-(\d{1,15})")
 _LOST = ("401 Invalid lease token", "403 Task is owned by a different agent")
 _LEAST_LEASE_SECONDS = 30
-_MAX_DELIVERIES = 5  # a pull does not say; there is nothing to be saved by giving back the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class TasksClient:
                 "payload": kept(task["payload"]),
                 "lease_epoch": int(epoch[1]),
                 "lease_seconds": self._lease_seconds,
-                "max_deliveries": _MAX_DELIVERIES,
+                "max_deliveries": task.get("max_attempts"),
             }
         )
 

@@ -88,7 +88,7 @@ def test_a_task_is_pushed_the_moment_it_exists(broker: Endpoint, admin: httpx.Cl
         envelope = agent.next()
         assert time.monotonic() - began < 2
     shown = job(broker, task_id)
-    lease = {"leaseEpoch": 1, "leaseSeconds": shown["lease_seconds"]}
+    lease = {"leaseEpoch": 1, "leaseSeconds": shown["lease_seconds"], "maxDeliveries": 5}
     assert envelope["payload"] == {"type": "exec", "command": "ls", "taskId": task_id, **lease}
     assert envelope.keys() == {"id", "from", "to", "type", "timestamp", "payload"}
     assert (envelope["from"], envelope["to"], envelope["type"]) == ("hub", cap, "task")
@@ -107,10 +107,11 @@ def test_a_task_for_an_agent_that_is_away_is_delivered_when_it_comes(admin: http
 
 
 def test_a_job_of_another_dialect_is_a_task(broker: Endpoint, url: str, cap: str) -> None:
-    job_id = submit(broker.bot(), requires={"caps": [cap]}, payload="hello")
+    job_id = submit(broker.bot(), requires={"caps": [cap]}, payload="hello", max_deliveries=3)
     with line(url, cap) as agent:
         task = agent.task()
     assert (task.pop("leaseEpoch"), task.pop("leaseSeconds")) == (1, job(broker, job_id)["lease_seconds"])
+    assert task.pop("maxDeliveries") == 3
     assert task == {"type": "ping", "text": "hello", "taskId": job_id}
 
 

@@ -141,7 +141,7 @@ def test_a_submitted_task_is_shown_and_pulled(submitter: httpx.Client, agent: ht
     response = agent.get("/api/agents/tasks/pull").json()
     pulled = response["task"]
     assert (response["success"], response["message"]) == (True, None)
-    assert list(pulled) == ["id", "type", "lead_id", "payload", "lease_token", "lease_until"]
+    assert list(pulled) == ["id", "type", "lead_id", "payload", "lease_token", "lease_until", "max_attempts"]
     assert (pulled["id"], pulled["type"], pulled["lead_id"]) == (task["id"], "GENERATE_DRAFT", 7)
     assert pulled["payload"] == payload
     shown = show(submitter, task["id"])

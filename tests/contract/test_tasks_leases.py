@@ -140,6 +140,7 @@ def test_a_failure_is_tried_again_later_and_each_time_later(
     task_id = submit(submitter, name, max_attempts=3)
     for attempt, delay in ((1, 2), (2, 4)):
         task = pull(agent)
+        assert task["max_attempts"] == 3
         began = time.monotonic()
         response = complete(agent, task, success=False, error=f" failure {attempt} ", result={"ignored": 1})
         assert (response.status_code, response.json()) == (200, {"success": True, "message": "Task failure processed"})

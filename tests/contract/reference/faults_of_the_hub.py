@@ -184,6 +184,10 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         "hub", "hub_lines::a_task_is_pushed_the_moment_it_exists",
         ', "leaseSeconds": job["lease_seconds"]}', "}",
     ),
+    "a task says how often it may be delivered": (
+        "hub", "hub_lines::a_job_of_another_dialect_is_a_task",
+        'lease["maxDeliveries"] = job["max_deliveries"]', 'lease["maxDeliveries"] = 5',
+    ),
     "a task of the hub's says that it is one": (
         "hub", "hub_calls::what_is_beside_the_type_is_the_payload", '["dialect"] = "hub"', '["dialect"] = "jobs"',
     ),

@@ -59,6 +59,10 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
         _TASKS, _CALLS + "an_agents_key_may_be_the_bearer_alone",
         'broker.store.owner("worker", key or bearer)', 'broker.store.owner("worker", key)',
     ),
+    "a pull says how often a task may be tried": (
+        _TASKS, _CALLS + "a_submitted_task_is_shown_and_pulled",
+        '"lease_until", "max_attempts")', '"lease_until")',
+    ),
     "a task says that it is one": (
         _TASKS, _BOTH + "a_task_is_a_job", '"dialect": "tasks"', '"dialect": "jobs"',
     ),

@@ -217,6 +217,7 @@ class Lines:
                 line.given[job["id"]] = job["lease_epoch"]
                 identity = {"type": job["command"], "taskId": job["id"]}
                 lease = {"leaseEpoch": job["lease_epoch"], "leaseSeconds": job["lease_seconds"]}
+                lease["maxDeliveries"] = job["max_deliveries"]
                 self.send(line, "task", shown(job["payload"]) | identity | lease)
                 continue
             await changed.wait()

@@ -140,10 +140,10 @@ async def pull(broker: jobs.Broker, request: Request, name: str, _body: bytes) -
         if not await broker.changed(deadline, request):
             return {"success": True, "message": "Queue is empty", "task": None}
     shown = task(job)
-    pulled = {key: shown[key] for key in ("id", "task_type", "lead_id", "payload")}
+    pulled = {key: shown[key] for key in ("id", "task_type", "lead_id", "payload", "max_attempts")}
     pulled["type"] = pulled.pop("task_type")
     pulled |= {"lease_token": f"lease {job['lease_epoch']}", "lease_until": shown["lease_until"]}
-    order = ("id", "type", "lead_id", "payload", "lease_token", "lease_until")
+    order = ("id", "type", "lead_id", "payload", "lease_token", "lease_until", "max_attempts")
     return {"success": True, "message": None, "task": {key: pulled[key] for key in order}}
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 JOB = Job(id="j1", command="exec", payload="", lease_epoch=2, lease_seconds=60, max_deliveries=5)
 IDENTITY = Identity(token="own", worker_id="w1", capabilities=("gpu",), version="1.2")
-TASK = {"type": "ping", "text": "hello", "taskId": "j1", "leaseEpoch": 2, "leaseSeconds": 60}
+TASK = {"type": "ping", "text": "hello", "taskId": "j1", "leaseEpoch": 2, "leaseSeconds": 60, "maxDeliveries": 3}
 
 
 class Hub:
@@ -125,7 +125,7 @@ def test_the_seeds_envelopes() -> None:
         async with talking() as (client, hub):
             await client.held([])
             await hub.say("task", TASK)
-            assert await client.next_job(5) == Job("j1", "ping", "hello", 2, 60, 5)
+            assert await client.next_job(5) == Job("j1", "ping", "hello", 2, 60, 3)
             await client.heartbeat(JOB)
             await client.result(JOB, "pong")
             await client.fail(JOB, "why")
@@ -215,7 +215,7 @@ def test_a_task_that_overtakes_the_answer_to_a_greeting_is_run() -> None:
             await hub.say("ack", {"id": hub.heard[-1]["id"], "held": [], "lost": ["j9"]})
             await ready
             job = await client.next_job(5)
-            assert job == Job("j1", "ping", "hello", 2, 60, 5)
+            assert job == Job("j1", "ping", "hello", 2, 60, 3)
             await client.heartbeat(job)
             assert (len(hub.lines), len(hub.payloads("health"))) == (2, 3)
             assert hub.payloads("health")[1]["tasks"] == [{"taskId": "j9", "leaseEpoch": 3}]
@@ -231,6 +231,17 @@ def test_an_envelope_of_another_agent_is_never_run() -> None:
             await hub.say("task", TASK, sender="w2")
             await hub.lines[-1].send("[]")
             assert await client.next_job(0) is None
+
+    asyncio.run(scene())
+
+
+def test_a_task_that_does_not_say_how_often_it_may_be_delivered_is_not_taken() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            await hub.say("task", {key: value for key, value in TASK.items() if key != "maxDeliveries"})
+            with pytest.raises(ValueError, match="max_deliveries"):
+                await client.next_job(5)
 
     asyncio.run(scene())
 

@@ -59,3 +59,18 @@ def test_a_failure_is_tried_again_as_the_submitters_dialect_has_it(
     until(lambda: broker.task(job_id)["error_message"] == "exit code 3")
     expected = ("queued", "pending") if submits == "tasks" else ("failed", "failed")
     assert (broker.job(job_id)["status"], broker.task(job_id)["status"]) == expected
+
+
+@pytest.mark.parametrize("runs", DIALECTS)
+def test_a_job_that_may_be_delivered_once_is_not_given_back_when_its_runner_is_stopped(
+    runs: str, broker: Broker, runner: Runner
+) -> None:
+    broker.register("w1")
+    payload = {"command": "echo run >> runs; exec sleep 300"}
+    job_id = broker.submit("exec", payload, agent="w1", max_deliveries=1)
+    runner.speak(runs)
+    runner.start("run")
+    until(lambda: runner.lines("runs"))
+    assert runner.end() == 0
+    job = broker.job(job_id)
+    assert (job["status"], job["outcome"], job["attempts"]) == ("failed", "failed", 1)

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 JOB = Job(id="j1", command="exec", payload="", lease_epoch=2, lease_seconds=300, max_deliveries=5)
-TASK = {"id": "j1", "type": "ping", "lead_id": None, "payload": {"text": "hello"}, "lease_token": "epoch-7"}
+TASK = {
+    "id": "j1",
+    "type": "ping",
+    "lead_id": None,
+    "payload": {"text": "hello"},
+    "lease_token": "epoch-7",
+    "max_attempts": 3,
+}
 
 
 @asynccontextmanager
@@ -35,7 +42,7 @@ def pulled(task: Any) -> bytes:
 def test_the_seeds_calls() -> None:
     async def scene() -> None:
         async with serving(pulled(TASK), *[answer("200 OK")] * 5) as (client, server):
-            assert await client.next_job(25) == Job("j1", "ping", "hello", 7, 300, 5)
+            assert await client.next_job(25) == Job("j1", "ping", "hello", 7, 300, 3)
             await client.heartbeat(JOB)
             await client.result(JOB, "pong")
             await client.result(JOB, '{"exit_code": 0}')
