@@ -153,6 +153,7 @@ class HubClient:
         self._slots = 0
         self._leases = leases
         self._health = health
+        self._measures: dict[str, float] = {}
         self._line: Line | None = None
         self._open_since: float | None = None
         self._tried = asyncio.Event()
@@ -216,7 +217,7 @@ class HubClient:
         Raises:
             BrokerError: See there.
         """
-        health = {**self._health(), "tasks": _listed([(job.id, job.lease_epoch)])}
+        health = {**self._measures, "tasks": _listed([(job.id, job.lease_epoch)])}
         # After a later answer the dead-man timer, set anew from then, could outlast the lease.
         answer = await self._open_line().ask("health", health, min(_ANSWER_SECONDS, job.lease_seconds / 12))
         if job.id not in answer.get("held", ()):
@@ -321,8 +322,11 @@ class HubClient:
                 await asyncio.gather(*parts, return_exceptions=True)
 
     async def _tell_health(self, line: Line) -> None:
+        listed = _listed(self._leases())
         while True:
-            await line.ask("health", {**self._health(), "tasks": _listed(self._leases())})
+            self._measures = self._health()
+            await line.ask("health", {**self._measures, "tasks": listed})
+            listed = []  # whoever sees to a claim renews it; one that nobody sees to is to be lost
             if self._line is None:
                 _log.info("the broker knows what is held")
                 self._line, self._open_since = line, _now()

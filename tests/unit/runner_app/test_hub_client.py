@@ -75,13 +75,15 @@ class Hub:
 
 
 @asynccontextmanager
-async def talking(held: list[tuple[str, int]] | None = None) -> AsyncIterator[tuple[HubClient, Hub]]:
+async def talking(
+    held: list[tuple[str, int]] | None = None, health: Callable[[], dict[str, float]] = lambda: {"cpu": 1.5}
+) -> AsyncIterator[tuple[HubClient, Hub]]:
     hub = Hub()
     async with serve(hub.serve, "127.0.0.1", 0) as server, asyncio.timeout(20):
         port = next(iter(server.sockets)).getsockname()[1]
         leases = [] if held is None else held
         async with HubClient(
-            f"http://127.0.0.1:{port}", IDENTITY, slots=4, leases=lambda: leases, health=lambda: {"cpu": 1.5}
+            f"http://127.0.0.1:{port}", IDENTITY, slots=4, leases=lambda: leases, health=health
         ) as client:
             yield client, hub
 
@@ -231,6 +233,33 @@ def test_an_envelope_of_another_agent_is_never_run() -> None:
             await hub.say("task", TASK, sender="w2")
             await hub.lines[-1].send("[]")
             assert await client.next_job(0) is None
+
+    asyncio.run(scene())
+
+
+def test_only_the_first_health_of_a_line_lists_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would renew claims that nobody sees to."""
+
+    async def scene() -> None:
+        monkeypatch.setattr(hub_client, "HEALTH_SECONDS", 0.01)
+        async with talking([("j9", 3)]) as (_, hub):
+            await hub.has("health", 3)
+            listed = [payload["tasks"] for payload in hub.payloads("health")[:3]]
+            assert listed == [[{"taskId": "j9", "leaseEpoch": 3}], [], []]
+
+    asyncio.run(scene())
+
+
+def test_heartbeats_repeat_what_was_measured_for_the_line() -> None:
+    measures = iter(range(9))
+
+    async def scene() -> None:
+        async with talking(health=lambda: {"cpu": next(measures)}) as (client, hub):
+            await client.held([])
+            measured = hub.payloads("health")[-1]["cpu"]
+            await client.heartbeat(JOB)
+            await client.heartbeat(JOB)
+            assert [payload["cpu"] for payload in hub.payloads("health")[-2:]] == [measured] * 2
 
     asyncio.run(scene())
 
