@@ -161,7 +161,8 @@ class HubClient:
         self.doubt = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._keeper = asyncio.create_task(self._keep())
+        self._group = await asyncio.TaskGroup().__aenter__()  # a fault that ends the keeper ends its user, too
+        self._keeper = self._group.create_task(self._keep())
         return self
 
     async def __aexit__(
@@ -171,7 +172,7 @@ class HubClient:
             with suppress(BrokerError, ValueError):
                 await self.release(_job(self._line.tasks.popleft()[1]), "its runner was stopped before it took it")
         self._keeper.cancel()
-        await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._group.__aexit__(None, None, None)
 
     async def next_job(self, wait: float) -> Job | None:
         """Take a task that came, waiting for one.
@@ -286,7 +287,7 @@ class HubClient:
             self._open_since = None
             try:
                 await self._converse()
-            except (WebSocketException, OSError, TimeoutError, UnavailableError) as error:
+            except (WebSocketException, OSError, TimeoutError, BrokerError) as error:
                 self._why = _cut(error, self._url)
                 _log.warning("%s", self._why)
             if self._open_since is None:
@@ -363,6 +364,8 @@ def _cut(error: Exception, url: str) -> UnavailableError:
         if error.rcvd.code in _REFUSALS:
             return UnauthorizedError(f"the broker refuses this worker: {error.rcvd.reason}")
         return UnavailableError(f"the broker closed the line: {error.rcvd.code} {error.rcvd.reason}")
+    if isinstance(error, BrokerError):
+        return UnavailableError(f"the line to the broker at {url} does not hold: {error}")
     return UnavailableError(f"the broker at {url} does not answer: {error or type(error).__name__}")
 
 

@@ -264,6 +264,30 @@ def test_heartbeats_repeat_what_was_measured_for_the_line() -> None:
     asyncio.run(scene())
 
 
+def test_a_line_whose_greeting_is_refused_is_opened_again() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            hub.reply = lambda _: ("error", {"error": "no"})
+            with pytest.raises(UnavailableError, match="the broker says no"):
+                await client.held([])
+            hub.reply = hub.agree
+            await client.held([])
+
+    asyncio.run(scene())
+
+
+def test_a_fault_that_ends_the_keeping_of_lines_ends_the_runner() -> None:
+    def broken() -> dict[str, float]:
+        raise KeyError("MemAvailable")
+
+    async def scene() -> None:
+        async with talking(health=broken):
+            await asyncio.sleep(60)
+
+    with pytest.RaisesGroup(KeyError):
+        asyncio.run(scene())
+
+
 def test_a_task_that_does_not_say_how_often_it_may_be_delivered_is_not_taken() -> None:
     async def scene() -> None:
         async with talking() as (client, hub):
