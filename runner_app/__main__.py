@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _check(settings: Settings) -> None:
-    async with _client(settings) as client:
+    async with _http_client(settings) as client:  # of a hub too: a line would take the place of the runner's
         await client.probe()
     with _watcher() as watcher:
         if fault := await Selftest(SystemdUnits(settings), settings, watcher).run():
@@ -99,16 +99,24 @@ def _watcher() -> Iterator[Watcher]:
 
 
 def _client(settings: Settings) -> Client:
+    if settings.dialect != HUB:
+        return _http_client(settings)
+    from runner_app.clients.hub import HubClient  # noqa: PLC0415 - its library is loaded only where it is used
+
+    url, slots, identity = settings.broker_url, settings.max_jobs, _identity(settings)
+    journal, health = Journal(settings.jobs_dir), Health(settings.workspace)
+    return HubClient(url, identity, slots=slots, leases=journal.leases, health=health)
+
+
+def _http_client(settings: Settings) -> JobsClient | TasksClient:
     if settings.dialect == TASKS:
         agent = Agent(settings.worker_id, settings.token, settings.global_key, settings.capabilities, __version__)
         return TasksClient(settings.broker_url, agent, settings.lease_seconds)
-    identity = Identity(settings.token, settings.worker_id, settings.capabilities, __version__)
-    if settings.dialect == HUB:
-        from runner_app.clients.hub import HubClient  # noqa: PLC0415 - its library is loaded only where it is used
+    return JobsClient(settings.broker_url, _identity(settings))
 
-        journal, health = Journal(settings.jobs_dir), Health(settings.workspace)
-        return HubClient(settings.broker_url, identity, slots=settings.max_jobs, leases=journal.leases, health=health)
-    return JobsClient(settings.broker_url, identity)
+
+def _identity(settings: Settings) -> Identity:
+    return Identity(settings.token, settings.worker_id, settings.capabilities, __version__)
 
 
 def _make_directories(settings: Settings) -> None:

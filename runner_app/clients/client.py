@@ -91,6 +91,3 @@ class Client(Protocol):
 
     def let_go(self) -> None:
         """Note that a job is let go without telling the broker."""
-
-    async def probe(self) -> None:
-        """Find out whether the broker answers and takes the token, without claiming anything."""

@@ -257,14 +257,6 @@ class HubClient:
         """Doubt: the broker thinks that a job which was let go is ours."""
         self.doubt.set()
 
-    async def probe(self) -> None:
-        """Find out whether the broker answers and takes the token, without slots for a task.
-
-        Raises:
-            UnavailableError: It does not.
-        """
-        await self._until_open()
-
     async def _respond(self, job: Job, **facts: Any) -> None:
         await self._open_line().ask("response", {"taskId": job.id, "leaseEpoch": job.lease_epoch, **facts})
 

@@ -91,7 +91,7 @@ async def talking(
 def test_a_line_has_no_slots_until_jobs_are_wanted_and_begins_with_what_is_held() -> None:
     async def scene() -> None:
         async with talking([("j9", 3)]) as (client, hub):
-            await client.probe()
+            await hub.has("health")
             assert hub.slots() == ["0"]
             await client.held([])
             assert hub.slots() == ["0", "4"]
@@ -349,7 +349,7 @@ def test_pauses_between_lines_grow(monkeypatch: pytest.MonkeyPatch) -> None:
         async with talking() as (client, hub):
             while len(pauses) < 7:
                 with suppress(UnavailableError):
-                    await client.probe()
+                    await client.held([])
                     hub.lines[-1].transport.abort()
                 await asyncio.sleep(0.01)
 

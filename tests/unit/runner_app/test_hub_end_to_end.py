@@ -139,6 +139,16 @@ def test_check(runner: Runner) -> None:
     assert runner.call("check").returncode == 0
 
 
+def test_check_leaves_the_line_of_the_runner_alone(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit_to("w1", "exec", command=_WAITS)
+    until(lambda: runner.lines("log"))
+    assert runner.call("check").returncode == 0
+    (runner.workspace / "go").touch()
+    assert broker.finished(job_id)["attempts"] == 1
+    assert "closed the line" not in runner.log.read_text()
+
+
 def test_a_cut_in_the_middle_of_a_task_changes_nothing(broker: Broker, runner: Runner, wire: Wire) -> None:
     runner.start("run")
     job_id = broker.submit_to("w1", "exec", command=_WAITS)
