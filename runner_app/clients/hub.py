@@ -26,6 +26,7 @@ _ANSWER_SECONDS = 10
 _LOG_SECONDS = 1  # no job waits longer for its lines to be sent
 _AT_LEAST_SECONDS = 2  # a job that waits is on its way when the line opens, and no call asks for it
 _MOST_BYTES = 4 * 1024 * 1024
+_MOST_SENT_BYTES = 512 * 1024  # more than the hub takes ends the line, and each that follows
 _LEASE_SECONDS = 60  # where a task does not say
 _REFUSALS = {4401, 4403}
 _OURS = {"type", "taskId", "leaseEpoch", "leaseSeconds", "maxDeliveries"}
@@ -76,10 +77,13 @@ class Line:
         """Send an envelope to the hub, and return its id.
 
         Raises:
+            RefusedError: It is larger than an envelope may be.
             UnavailableError: The line is cut.
         """
         envelope = {"id": str(uuid.uuid4()), "from": self._name, "to": _HUB, "type": kind}
         text = json.dumps({**envelope, "timestamp": int(time.time() * 1000), "payload": payload}, ensure_ascii=False)
+        if (size := len(text.encode())) > _MOST_SENT_BYTES:
+            raise RefusedError(f"a {kind} of {size} bytes is larger than an envelope may be", 413)
         try:
             await self._socket.send(text)
         except ConnectionClosed as error:

@@ -288,6 +288,19 @@ def test_a_fault_that_ends_the_keeping_of_lines_ends_the_runner() -> None:
         asyncio.run(scene())
 
 
+def test_an_envelope_that_is_too_large_is_not_sent() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            with pytest.raises(RefusedError, match="larger than an envelope") as caught:
+                await client.result(JOB, "\0" * 100_000)
+            assert caught.value.status == 413
+            await client.result(JOB, "x" * 262_144)
+            assert len(hub.payloads("response")) == 1
+
+    asyncio.run(scene())
+
+
 def test_a_task_that_does_not_say_how_often_it_may_be_delivered_is_not_taken() -> None:
     async def scene() -> None:
         async with talking() as (client, hub):

@@ -149,6 +149,14 @@ def test_check_leaves_the_line_of_the_runner_alone(broker: Broker, runner: Runne
     assert "closed the line" not in runner.log.read_text()
 
 
+def test_a_result_that_no_envelope_can_hold_fails_its_job(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job = broker.finished(broker.submit("plan_echo", '"' * 200_000, agent="w1"))
+    assert (job["status"], job["attempts"]) == ("failed", 1)
+    assert "larger than an envelope may be" in job["error"]
+    assert "closed the line" not in runner.log.read_text()
+
+
 def test_a_cut_in_the_middle_of_a_task_changes_nothing(broker: Broker, runner: Runner, wire: Wire) -> None:
     runner.start("run")
     job_id = broker.submit_to("w1", "exec", command=_WAITS)
