@@ -182,7 +182,7 @@ class HubClient:
         """Take a task that came, waiting for one.
 
         Raises:
-            UnavailableError: The line is cut.
+            BrokerError: The line is cut, or what came waited here too long.
             ValueError: What came is no task; the text names the key.
         """
         line = self._open_line()
@@ -195,10 +195,12 @@ class HubClient:
             raise UnavailableError(_CUT)
         if not line.tasks:
             return None
-        # From here on nothing is awaited: the job must be in the journal before another line says what is held.
+        # From here on nothing is awaited before a job that is taken: it must be in the journal before another line says
+        # what is held.
         came, task = line.tasks.popleft()
         job = _job(task)
         if _now() - came > job.lease_seconds / 12:
+            await self.release(job, "it waited in its runner too long")
             message = f"{job.name} waited here too long; the broker is to give it anew"
             raise UnavailableError(message)
         return job

@@ -301,6 +301,20 @@ def test_an_envelope_that_is_too_large_is_not_sent() -> None:
     asyncio.run(scene())
 
 
+def test_a_task_that_waited_too_long_is_given_back() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            await hub.say("task", TASK | {"leaseSeconds": 0.12})
+            await client.result(JOB, "so that the task is here")
+            await asyncio.sleep(0.02)
+            with pytest.raises(UnavailableError, match="waited"):
+                await client.next_job(5)
+            assert hub.payloads("response")[-1]["released"]
+
+    asyncio.run(scene())
+
+
 def test_a_task_that_does_not_say_how_often_it_may_be_delivered_is_not_taken() -> None:
     async def scene() -> None:
         async with talking() as (client, hub):
