@@ -89,7 +89,8 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: A variable is missing or cannot be used.
     """
-    dialect = environment.get("RUNNER_DIALECT") or JOBS
+    seeds = environment.get(ALIASES["BROKER_URL"]) and not environment.get("BROKER_URL")
+    dialect = environment.get("RUNNER_DIALECT") or (TASKS if seeds else JOBS)
     if dialect not in {JOBS, TASKS, HUB}:
         message = f"RUNNER_DIALECT is {dialect!r}: use jobs, tasks or hub"
         raise SettingsError(message)

@@ -124,6 +124,14 @@ def test_the_seeds_variables_are_taken_in_its_dialect() -> None:
     assert (settings.lease_seconds, settings.heartbeat_seconds, settings.poll_interval) == (90, 20, 3)
 
 
+def test_the_seeds_address_alone_chooses_its_dialect() -> None:
+    bare = {variable: value for variable, value in SEED.items() if variable != "RUNNER_DIALECT"}
+    settings = from_environment(bare)
+    assert (settings.dialect, settings.broker_url, settings.token) == ("tasks", "http://broker:8000", "own")
+    assert from_environment(bare | GIVEN | {"BROKER_URL": "http://other:8000"}).dialect == "jobs"
+    assert from_environment(bare | GIVEN | {"RUNNER_DIALECT": "hub"}).dialect == "hub"
+
+
 def test_our_variables_go_before_the_seeds_and_other_dialects_know_only_ours() -> None:
     assert from_environment(SEED | {"WORKER_ID": "w1"}).worker_id == "w1"
     jobs = from_environment(GIVEN | SEED | {"RUNNER_DIALECT": "jobs"})
