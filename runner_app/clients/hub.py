@@ -182,7 +182,7 @@ class HubClient:
         """Take a task that came, waiting for one.
 
         Raises:
-            BrokerError: The line is cut, or what came waited here too long.
+            BrokerError: The line is cut, or what came waited here too long and cannot be given back.
             ValueError: What came is no task; the text names the key.
         """
         line = self._open_line()
@@ -201,8 +201,7 @@ class HubClient:
         job = _job(task)
         if _now() - came > job.lease_seconds / 12:
             await self.release(job, "it waited in its runner too long")
-            message = f"{job.name} waited here too long; the broker is to give it anew"
-            raise UnavailableError(message)
+            return await self.next_job(wait)  # over this line: another one would lose what is given anew
         return job
 
     async def held(self, leases: Iterable[tuple[str, int]]) -> None:

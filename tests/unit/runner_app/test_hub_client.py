@@ -301,16 +301,20 @@ def test_an_envelope_that_is_too_large_is_not_sent() -> None:
     asyncio.run(scene())
 
 
-def test_a_task_that_waited_too_long_is_given_back() -> None:
+def test_a_task_that_waited_too_long_is_given_back_and_taken_anew() -> None:
     async def scene() -> None:
         async with talking() as (client, hub):
             await client.held([])
             await hub.say("task", TASK | {"leaseSeconds": 0.12})
             await client.result(JOB, "so that the task is here")
             await asyncio.sleep(0.02)
-            with pytest.raises(UnavailableError, match="waited"):
-                await client.next_job(5)
+            taking = asyncio.create_task(client.next_job(5))
+            await hub.has("response", 2)
             assert hub.payloads("response")[-1]["released"]
+            await hub.say("task", TASK | {"leaseEpoch": 3})
+            job = await taking
+            assert job
+            assert job.lease_epoch == 3
 
     asyncio.run(scene())
 
