@@ -70,6 +70,15 @@ class Broker:
                 return principal, token
         raise UnauthorisedError
 
+    async def recheck(self, caller: Caller) -> None:
+        """See that a caller's token is as good as it was when it came.
+
+        Raises:
+            UnauthorisedError: It was revoked.
+        """
+        role = caller.principal.role
+        await self.admit({role: caller.token}, frozenset({role}))
+
     async def vouch(self, name: str, key: str) -> tuple[Principal, str]:
         """The agent of that name, and its key.
 
@@ -170,7 +179,7 @@ class Broker:
         # Much may happen during a wait. A job handed to nobody, or on a revoked token, would be stuck for a lease.
         try:
             if not hangup.done():
-                await self.admit({caller.principal.role: caller.token}, frozenset({caller.principal.role}))
+                await self.recheck(caller)
                 return job
         except UnauthorisedError:
             await self._give_back(job, "the token was revoked while its owner waited")

@@ -211,6 +211,7 @@ class Line:
 
     async def _answer(self, text: str | None) -> None:
         answered = None
+        await self._recheck()
         try:
             if text is None:
                 raise MalformedError("an envelope is a text, not bytes")
@@ -271,6 +272,7 @@ class Line:
     async def _hand_out(self) -> None:
         await self._recall()
         while not self._over.done():
+            await self._recheck()
             self._room.clear()
             if len(self._held) >= self._slots:
                 await self._room.wait()
@@ -304,11 +306,16 @@ class Line:
             await self.mail.wait()
             self.mail.clear()
             while messages := await self._broker.messages.waiting(self.name, _MAIL_AT_ONCE):
+                await self._recheck()
                 for message in messages:
                     self._hub.count("out", "message")
                     await self._websocket.send_text(message.envelope)
                 await self._confirm()
                 await self._broker.messages.received(messages)
+
+    async def _recheck(self) -> None:
+        """See that the token is good still: before anything is taken, handed out or claimed."""
+        await self._broker.recheck(self._caller)
 
     async def _perform(self, command: Any) -> Any:
         return await self._broker.perform(command, self._caller, self._over)

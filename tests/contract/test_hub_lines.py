@@ -70,6 +70,27 @@ def test_a_removed_agents_line_is_closed_and_its_token_opens_none(admin: httpx.C
         assert agent.closed_with() == 4401
 
 
+@pytest.mark.parametrize("use", ["health", "response", "post"])
+def test_a_line_whose_token_is_revoked_is_closed_before_anything_is_done(
+    new_broker: Callable[..., Broker], use: str
+) -> None:
+    broker = new_broker().start()
+    url, other = register(broker.admin(), "a"), register(broker.admin(), "b")
+    task_id = assign(broker.admin(), "a")
+    with line(url, "a") as agent, line(other, "b") as sender:
+        agent.task()
+        assert broker.command("token", "revoke", "a").returncode == 0
+        time.sleep(1)
+        if use == "post":
+            sender.ask("log", "a")
+        else:
+            agent.send(use, taskId=task_id, success=True)
+        with pytest.raises(ConnectionClosed):
+            agent.next()
+        assert agent.closed_with() == 4401
+    assert job(broker, task_id)["status"] == "running"
+
+
 def test_a_new_line_takes_the_place_of_the_earlier_one(admin: httpx.Client, url: str, cap: str) -> None:
     with line(url, cap) as early, line(url, cap) as late:
         assert early.closed_with() == 4409

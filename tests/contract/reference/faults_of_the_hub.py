@@ -144,7 +144,7 @@ HUB: dict[str, tuple[str, str, str, str]] = {
     # Lines
     "the token may be in a header": (
         "hub", "hub_lines::the_token_may_be_in_a_header",
-        "rest[0] if rest else bearer", 'rest[0] if rest else ""',
+        "token = rest[0] if rest else bearer", 'token = rest[0] if rest else ""',
     ),
     "a line needs a token": (
         "hub", "hub_lines::a_bad_token_closes_the_line",
@@ -153,12 +153,20 @@ HUB: dict[str, tuple[str, str, str, str]] = {
     "a line needs a worker's token": (
         "hub", "hub_lines::a_bad_token_closes_the_line",
         "        require(owner, 4401",
-        '        owner = owner or (name if self.store.owner("admin", rest[0] if rest else bearer) else None)\n'
+        '        owner = owner or (name if self.store.owner("admin", token) else None)\n'
         "        require(owner, 4401",
     ),
     "a line needs one's own token": (
         "hub", "hub_lines::anothers_token_closes_the_line",
         'require(owner == name, 4403, "another\'s name")', "pass",
+    ),
+    "a revoked token is not heard": (
+        "hub", "hub_lines::a_line_whose_token_is_revoked_is_closed_before_anything_is_done[response]",
+        "if self.good(line):", "if True:",
+    ),
+    "a revoked token is told nothing": (
+        "hub", "hub_lines::a_line_whose_token_is_revoked_is_closed_before_anything_is_done[post]",
+        "while self.good(line):", "while self.lines.get(line.name) is line:",
     ),
     "a new line takes the place of the earlier": (
         "hub", "hub_lines::a_new_line_takes_the_place_of_the_earlier_one",

@@ -139,8 +139,11 @@ def metrics(broker: Any) -> str:
 class Line:
     """One agent's line."""
 
-    def __init__(self, name: str, caps: frozenset[str], slots: int, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, name: str, trusted: Callable[[], bool], caps: frozenset[str], slots: int, writer: asyncio.StreamWriter
+    ) -> None:
         self.name = name
+        self.trusted = trusted
         self.caps = caps
         self.slots = slots
         self.writer = writer
@@ -186,13 +189,21 @@ class Lines:
         """The line, if its agent may have one."""
         _, _, name, *rest = request.path.split("/")
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        owner = self.store.owner("worker", rest[0] if rest else bearer)
+        token = rest[0] if rest else bearer
+        owner = first = self.store.owner("worker", token)
         require(owner, 4401, "bad token")
         require(owner == name, 4403, "another's name")
         slots = request.query.get("slots", "1")
         require(re.fullmatch("[0-9]+", slots), 1008, "slots must be a number")
         self.store.saw(name, None, None)
-        return Line(name, frozenset(self.store.agents[name]["capabilities"]), int(slots), writer)
+        caps = frozenset(self.store.agents[name]["capabilities"])
+        return Line(name, lambda: self.store.owner("worker", token) == first, caps, int(slots), writer)
+
+    def good(self, line: Line) -> bool:
+        """Whether a line is open; it ends here where its token was revoked."""
+        if self.lines.get(line.name) is line and not line.trusted():
+            self.end(line.name, 4401)
+        return self.lines.get(line.name) is line
 
     def end(self, name: str, code: int) -> None:
         """Close an agent's line."""
@@ -209,7 +220,7 @@ class Lines:
 
     async def pump(self, line: Line) -> None:
         """Hand out jobs and messages."""
-        while self.lines.get(line.name) is line:
+        while self.good(line):
             changed = self.store.changed
             await self.bring(line)
             held = [job for job in self.broker.running() if job["worker_id"] == line.name]
@@ -247,7 +258,8 @@ class Lines:
                 continue
             count += 1
             await asyncio.sleep(max(0.0, (count - 100) / 50 - (time.monotonic() - began)))
-            self.answer(line, opcode, data)
+            if self.good(line):
+                self.answer(line, opcode, data)
 
     def answer(self, line: Line, opcode: int, data: bytes) -> None:
         """Do what an envelope asks for, and say so."""

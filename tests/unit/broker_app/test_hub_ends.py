@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,15 @@ from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from broker_app import hub as hub_module
 from broker_app import server
+from broker_app.agents import Role, mint, revoke
 from broker_app.app import build_app
 from broker_app.broker import Broker
 from broker_app.errors import StorageFailedError
 from broker_app.queue.commands import Claim, Post, Submit
 from broker_app.queue.job import Job, Route, Worker
+from broker_app.schema import connect as open_database
 from broker_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,8 +57,8 @@ class Hub:
             await self.go.wait()
         return await self._perform(command, *more) if not isinstance(command, Claim) else done
 
-    async def line(self) -> ClientConnection:
-        url = "ws://{}:{}/agent/w1/w".format(*self.address)
+    async def line(self, path: str = "w1/w") -> ClientConnection:
+        url = "ws://{}:{}/agent/{}".format(*self.address, path)
         return await connect(url, compression=None, proxy=None)
 
 
@@ -229,6 +232,25 @@ def test_an_agent_that_answers_is_kept(
             await asyncio.sleep(1)
             job = await hub.broker.queue.submit(ORDER)
             assert (await task(line))["taskId"] == job.id
+
+    run(work())
+
+
+# --- a token that was revoked
+
+
+def test_a_line_whose_token_is_revoked_ends_although_nothing_comes(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_CLAIM_SECONDS", 0.1)
+
+    async def work() -> None:
+        async with serving(bench, tmp_path) as hub:
+            with closing(open_database(tmp_path / "broker.db")) as database:
+                line = await hub.line(f"w1/{mint(database, 'w1', Role.WORKER, 0)}")
+                await until(lambda: hub.broker.hub.connected("w1"))
+                revoke(database, "w1", None)
+            assert await closed_with(line) == 4401
 
     run(work())
 
