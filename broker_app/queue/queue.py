@@ -206,7 +206,7 @@ class Queue:
 
     async def dismiss(self, worker: str) -> None:
         """End what a worker waits for, without a job."""
-        await self._waiters.dismiss(worker)
+        await self._waiters.dismiss({worker})
 
     def listen(self, listener: Listener) -> None:
         """Have every changed job announced, once the change is committed."""

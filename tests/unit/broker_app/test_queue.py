@@ -80,6 +80,25 @@ def test_a_lost_lease_ends_what_its_worker_waits_for_and_nobody_elses_wait(
     run(work())
 
 
+def test_a_worker_that_is_dismissed_waits_no_longer_and_others_do(
+    bench: Callable[..., Any], run: Callable[[Any], Any]
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            waiting = {
+                name: asyncio.create_task(b.queue.claim(Worker(name), wait=8)) for name in (None, "w", "w1", "w10")
+            }
+            await asyncio.sleep(0.05)
+            await b.queue.dismiss("w1")
+            await asyncio.sleep(0.05)
+            assert [name for name, task in waiting.items() if task.done()] == ["w1"]
+            assert await waiting["w1"] is None
+            b.queue.stop_waiting()
+            await asyncio.gather(*waiting.values())
+
+    run(work())
+
+
 def test_nothing_ends_the_timer(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with bench() as b:
