@@ -160,7 +160,7 @@ class Broker:
             case commands.Finish():
                 work = self.queue.finish(command.job_id, held, command.result)
             case commands.Fail():
-                work = self.queue.fail(command.job_id, held, command.error)
+                work = self.queue.fail(command.job_id, held, command.error, undelivered=command.undelivered)
             case commands.Requeue():
                 work = self.queue.requeue(command.job_id)
             case commands.Browse():

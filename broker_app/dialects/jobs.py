@@ -127,7 +127,8 @@ def parse_fail(arrived: Arrived, settings: Settings) -> Fail:
     fields = Fields(read_object(arrived.body, status=422), status=422)
     error = fields.text("error", "").strip() or "unknown"
     _bound("error", error, settings.max_result_bytes)
-    return Fail(arrived.path["id"], _epoch(arrived, fields), error)
+    # The seed lets whoever works end a job that nobody was given.
+    return Fail(arrived.path["id"], _epoch(arrived, fields), error, undelivered=True)
 
 
 def parse_browse(arrived: Arrived, _settings: Settings) -> Browse:

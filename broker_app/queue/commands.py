@@ -76,11 +76,12 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Report a failure."""
+    """Report a failure; `undelivered` where the report may be about a job that nobody was given yet."""
 
     job_id: str
     epoch: int | None
     error: str
+    undelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,10 +167,8 @@ def finish(job: Job, lease: Lease, result: str, now: float) -> Job:
     return _ended(job, Status.DONE, Outcome.DONE, now, result=result)
 
 
-def fail(job: Job, lease: Lease, error: str, now: float, stretch: float = 1.0) -> Job:
+def fail(job: Job, lease: Lease, error: str, now: float, stretch: float = 1.0, *, undelivered: bool = False) -> Job:
     """End a job with an error, or put it off until its next try. A job that has ended is returned as it is.
-
-    A job that was never delivered can be failed too, for good: the seed contract says so.
 
     Args:
         job: The job.
@@ -178,15 +176,16 @@ def fail(job: Job, lease: Lease, error: str, now: float, stretch: float = 1.0) -
         error: What the worker said.
         now: The time.
         stretch: What the back-off is multiplied with, so that jobs which failed together do not come back together.
+        undelivered: Whether a job that was never delivered can be failed too, for good.
 
     Raises:
-        NotRunningError: The job is queued again after a delivery.
+        NotRunningError: The job is queued.
         LeaseLostError: The caller does not hold the current lease.
     """
     _require_epoch(job, lease)
     if job.finished:
         return job
-    if job.lease_epoch > 0:
+    if job.lease_epoch > 0 or not undelivered:
         _require_running(job, lease)
     if not (job.retry_seconds and job.attempts):
         return _ended(job, Status.FAILED, Outcome.FAILED, now, error=error)

@@ -169,10 +169,12 @@ class Queue:
         self.tally["jobs_done"] += job.finished_at == now
         return job
 
-    async def fail(self, job_id: str, lease: Lease, error: str) -> Job:
+    async def fail(self, job_id: str, lease: Lease, error: str, *, undelivered: bool = False) -> Job:
         """End a job with an error, or put it off. Raises as `job.fail`, and JobNotFoundError."""
         now, stretch = self._clock(), _RANDOM.uniform(1 - _JITTER, 1 + _JITTER)
-        return await self._store.change(job_id, lambda job: transitions.fail(job, lease, error, now, stretch))
+        return await self._store.change(
+            job_id, lambda job: transitions.fail(job, lease, error, now, stretch, undelivered=undelivered)
+        )
 
     async def cancel(self, job_id: str, reason: str) -> Job:
         """End a job that nobody wants any more; its worker hears of it at its next call. Raises JobNotFoundError."""

@@ -171,8 +171,8 @@ def test_a_response_that_is_sent_again_changes_nothing(broker: Endpoint, url: st
     with line(url, cap) as agent:
         task = agent.task()
         assert agent.done(task, "first")["status"] == "completed"
-        assert agent.done(task, "second")["status"] == "completed"
-        assert agent.ask("response", taskId=task["taskId"], success=False)["status"] == "completed"
+        again = [agent.done(task, "second"), agent.ask("response", taskId=task["taskId"], success=False)]
+        assert [(answer["status"], "error" in answer) for answer in again] == [("completed", False)] * 2
     assert job(broker, task["taskId"])["result"] == "first"
 
 
@@ -193,6 +193,19 @@ def test_another_agents_job_cannot_be_ended(broker: Endpoint, admin: httpx.Clien
         agent.task()
         assert "error" in other.ask("response", taskId=task_id, success=True, result="stolen")
     assert job(broker, task_id)["status"] == "running"
+
+
+@pytest.mark.parametrize("epoch", [{}, {"leaseEpoch": 0}], ids=["no epoch", "epoch 0"])
+def test_a_job_that_nobody_was_given_cannot_be_ended(
+    broker: Endpoint, admin: httpx.Client, url: str, cap: str, epoch: dict[str, Any]
+) -> None:
+    task_id = assign(admin, cap)
+    other = register(admin, f"{cap}-other")
+    for name, whose in ((cap, f"{url}?slots=0"), (f"{cap}-other", other)):
+        with line(whose, name) as agent:
+            answer = agent.ask("response", taskId=task_id, success=False, **epoch)
+            assert (answer["status"], "error" in answer) == ("sent", True)
+    assert job(broker, task_id)["status"] == "queued"
 
 
 def test_an_agent_gets_as_many_tasks_as_it_has_slots(admin: httpx.Client, url: str, cap: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,16 @@ def test_a_lease_token_that_is_none(
     token = task["lease_token"] + "0" if token is None else token
     assert refused(REPORTS[report](agent, task | {"lease_token": token})) == (401, "Invalid lease token")
     assert show(submitter, task["id"])["status"] == "processing"
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_task_that_nobody_was_given_cannot_be_ended(
+    tasks: Broker, submitter: httpx.Client, task: Any, *, name: str, report: str
+) -> None:
+    waiting = {"id": submit(submitter, name), "lease_token": re.sub("[0-9]+", "0", task["lease_token"])}
+    for client in (dialect.agent(tasks, name), dialect.agent(tasks, unused())):
+        assert refused(REPORTS[report](client, waiting)) == (409, "Task not in processing state (pending)")
+    assert show(submitter, waiting["id"])["status"] == "pending"
 
 
 @pytest.mark.parametrize("report", REPORTS)

@@ -236,6 +236,11 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         '        if job["outcome"] is None:\n            require(mine and',
         '        if job["outcome"] is None:\n            require(',
     ),
+    "a job that nobody was given cannot be ended": (
+        "hub", "hub_lines::a_job_that_nobody_was_given_cannot_be_ended",
+        '        if job["outcome"] is None:\n            require(mine and',
+        '        if job["outcome"] is None:\n            require(not job["lease_epoch"] or mine and',
+    ),
     # Leases
     "health is kept": (
         "hub", "hub_lines::health_is_kept_and_renews_what_it_lists",

@@ -218,6 +218,11 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
         _TASKS, _LEASES + "a_lease_token_that_is_none",
         "require(lease == f\"lease {job['lease_epoch']}\", 401,", "require(True, 401,",
     ),
+    "a task that nobody was given cannot be ended": (
+        _TASKS, _LEASES + "a_task_that_nobody_was_given_cannot_be_ended[failure]",
+        "    job = leased(broker, name, lease, task_id)\n    if success:",
+        '    job = leased(broker, name, lease, task_id) if success or job["lease_epoch"] else job\n    if success:',
+    ),
     "a late report is told so": (
         _TASKS, _LEASES + "a_stale_lease_token_changes_nothing",
         "require(lease == f\"lease {job['lease_epoch']}\", 409,", "require(True, 409,",

@@ -293,7 +293,7 @@ class Lines:
         job_id, epoch = reading.text({"taskId": None} | said, "taskId", 400), said.get("leaseEpoch")
         require(job_id in self.store.jobs, 404, "job not found")
         job = self.store.jobs[job_id]
-        stale = {"taskId": job_id, "status": job["status"]}
+        stale = {"taskId": job_id, "status": WORDS.get(job["status"], job["outcome"])}
         require(epoch in (None, job["lease_epoch"]), 409, "stale lease epoch", stale)
         mine = job["worker_id"] == line.name
         if said.get("released") is True:

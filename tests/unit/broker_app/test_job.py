@@ -110,6 +110,7 @@ def test_a_worker_cannot_take_over_the_lease_of_a_nameless_one() -> None:
         (QUEUED, "release", NotRunningError),
         (QUEUED, "finish", NotRunningError),
         (REQUEUED, "finish", NotRunningError),
+        (QUEUED, "fail", NotRunningError),
         (REQUEUED, "fail", NotRunningError),
         *((job, action, NotRunningError) for job in (DONE, FAILED, DEAD) for action in ("renew", "release")),
     ],
@@ -133,8 +134,8 @@ def test_an_epoch_that_is_not_the_last_is_said(action: str, job: Job) -> None:
         ACTIONS[action](job, Lease("w1", 0))
 
 
-def test_a_job_that_was_never_delivered_can_be_failed() -> None:
-    failed = transitions.fail(QUEUED, OTHER, "e", NOW)
+def test_a_job_that_was_never_delivered_can_be_failed_where_that_is_said() -> None:
+    failed = transitions.fail(QUEUED, OTHER, "e", NOW, undelivered=True)
     assert (failed.status, failed.outcome, failed.error, failed.started_at) == ("failed", "failed", "e", None)
 
 
@@ -206,7 +207,7 @@ def test_the_last_failure_is_a_dead_letter() -> None:
 
 
 def test_what_was_never_delivered_is_not_tried_again() -> None:
-    job = transitions.fail(replace(QUEUED, retry_seconds=120), UNSAID, "e", NOW)
+    job = transitions.fail(replace(QUEUED, retry_seconds=120), UNSAID, "e", NOW, undelivered=True)
     assert (job.status, job.outcome) == ("failed", "failed")
 
 

@@ -68,7 +68,7 @@ def parse(call: str, *, body: str = "", **parts: dict[str, str]) -> Any:
             {"body": '{"result":"r","lease_epoch":2}', "headers": {"x-lease-epoch": "2"}},
             Finish("j", 2, "r"),
         ),
-        ("POST /jobs/{id}/fail", {"body": '{"error":" e "}'}, Fail("j", None, "e")),
+        ("POST /jobs/{id}/fail", {"body": '{"error":" e "}'}, Fail("j", None, "e", undelivered=True)),
         ("GET /agents", {}, ListAgents()),
     ],
 )
