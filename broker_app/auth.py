@@ -102,9 +102,13 @@ class Authenticator:
         shut_out = principal is not None and principal.role is Role.WORKER and principal.name in self._shut_out
         return None if shut_out else principal
 
+    def configured(self, name: str) -> bool:
+        """Whether the environment gives an agent of that name a token."""
+        return Principal(Role.WORKER, name) in self._configured.values()
+
     async def knows(self, name: str) -> bool:
         """Whether an agent of that name has a token."""
-        if Principal(Role.WORKER, name) in self._configured.values():
+        if self.configured(name):
             return True
         query = "SELECT 1 FROM tokens WHERE name = ? AND role = ?"
         return await self._database.read(lambda db: db.execute(query, (name, Role.WORKER)).fetchone()) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from broker_app.errors import TokenError
 from broker_app.queue import commands
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Registry:
 
         Raises:
             RegistryError: As the registry's methods do.
-            TokenError: An agent to register has two tokens already.
+            TokenError: An agent to register has two tokens already, or one to remove has a key in the environment.
         """
         match command:
             case commands.ListAgents():
@@ -90,6 +91,8 @@ class Registry:
 
     async def _remove(self, command: commands.Remove) -> tuple[tuple[Job, ...], bool]:
         """Shut the agent out, take its jobs back, and forget it last: what is cut short can be done again."""
+        if self._auth.configured(command.name):
+            raise TokenError("its key is in AGENT_API_KEYS: remove it there first")
         await self._agents.find(command.name)
         with self._auth.without(command.name):
             self._hub.remove(command.name)

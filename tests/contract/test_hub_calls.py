@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract import tasks as tasks_dialect
 from tests.contract.harness import claim, submit
 from tests.contract.lines import assign, line, register
 
@@ -178,6 +179,15 @@ def test_a_removed_agent_has_no_token_and_its_jobs_are_cancelled_with_the_reason
     assert admin.delete(f"/agents/{cap}").status_code == 404
 
 
+def test_an_agent_whose_key_is_configured_is_not_removed(
+    tasks: Broker, submitter: httpx.Client, agent: httpx.Client, name: str
+) -> None:
+    task_id = tasks_dialect.submit(submitter, name)
+    answer = tasks.admin().delete(f"/agents/{name}")
+    assert (answer.status_code, "AGENT_API_KEYS" in answer.json()["error"]) == (409, True)
+    assert tasks_dialect.pull(agent)["id"] == task_id
+
+
 def test_the_jobs_of_a_removed_agent_can_be_left_to_others(broker: Endpoint, admin: httpx.Client, cap: str) -> None:
     agent = as_agent(broker, register(admin, cap))
     queued = [submit(broker.bot(), agent=cap, requires={"caps": [cap]}) for _ in range(2)]
@@ -248,7 +258,7 @@ def test_metrics(new_broker: Callable[..., Broker]) -> None:
 
 
 def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker]) -> None:
-    broker = start_broker(MAX_QUEUED_JOBS="3")
+    broker = start_broker(MAX_QUEUED_JOBS="3", AGENT_API_KEYS="configured=key")
     seen: set[tuple[str, str, int]] = set()
 
     def note(response: httpx.Response) -> None:
@@ -272,6 +282,7 @@ def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker])
             admin.request(method, f"/agents/{path}", json={"type": "ping"})
     admin.post("/agents/a/task", json={})
     admin.delete("/agents/a?requeue=x")
+    admin.delete("/agents/configured")
     admin.get("/agents/a/log?lines=0")
     while admin.post("/agents/a/task", json={"type": "ping"}).status_code == 200:
         pass

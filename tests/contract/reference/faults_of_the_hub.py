@@ -108,6 +108,10 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         "store", "hub_calls::a_removed_agent_has_no_token_and_its_jobs_are_cancelled_with_the_reason",
         '"DELETE FROM tokens WHERE name = ? AND role = \'worker\'"', '"SELECT ?"',
     ),
+    "an agent with a configured key is not removed": (
+        "hub", "hub_calls::an_agent_whose_key_is_configured_is_not_removed",
+        "require(not broker.store.configured(name), 409,", "require(True, 409,",
+    ),
     "a removed agent's jobs can be left to others": (
         "hub", "hub_calls::the_jobs_of_a_removed_agent_can_be_left_to_others",
         '{"agent": None} if requeue', "{} if requeue",

@@ -100,6 +100,7 @@ async def remove(broker: Any, request: Request, _caller: Any, _body: bytes, name
     """DELETE /agents/{id}."""
     requeue = request.query.get("requeue", "0")
     require(requeue in ("0", "1"), 400, "requeue must be 0 or 1")
+    require(not broker.store.configured(name), 409, "remove its key from AGENT_API_KEYS first")
     require(name in broker.names(), 404, "agent not found")
     broker.store.forget(name)
     broker.lines.end(name, 4410)

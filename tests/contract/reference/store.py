@@ -125,7 +125,11 @@ class Store:
 
     def known(self, name: str) -> bool:
         """Whether there is an agent of that name."""
-        return name in self.minted() or name in _KEYS.values()
+        return name in self.minted() or self.configured(name)
+
+    def configured(self, name: str) -> bool:
+        """Whether an agent's key is in the environment."""
+        return name in _KEYS.values()
 
     def minted(self) -> list[str]:
         """The names of workers that have a token."""
