@@ -212,9 +212,15 @@ class Agents:
 
     async def remove(self, name: str) -> None:
         """Forget an agent, its tokens, and the messages for it."""
-        await self._database.write(lambda connection: _delete(connection, name))
-        self._agents.pop(name, None)
+        # Here first: whatever is saved from now on is without it.
+        known = self._agents.pop(name, None)
         self._unsaved.discard(name)
+        try:
+            await self._database.write(lambda connection: _delete(connection, name))
+        except DatabaseError:
+            if known is not None:
+                self._agents.setdefault(name, known)
+            raise
 
     def capabilities(self, name: str) -> tuple[str, ...]:
         """What an agent said last that it can do, or was registered with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from broker_app.errors import TokenError
+from broker_app.errors import AgentNotFoundError, TokenError
 from broker_app.queue import commands
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class Registry:
             reason = f"agent {command.name} was removed"
             jobs = await self._queue.disown(command.name, reason, requeue=command.requeue)
             await self._agents.remove(command.name)
+            # What it was given meanwhile. Whoever submits after this sees that it is gone (see `_assign`).
+            jobs += await self._queue.disown(command.name, reason, requeue=command.requeue)
             self._logs.forget(command.name)
         return jobs, command.requeue
 
@@ -111,7 +113,13 @@ class Registry:
 
     async def _assign(self, command: commands.Assign, caller: Caller) -> Job:
         await self._agents.find(command.agent)
-        return await self._queue.submit(command.order, caller.principal.name)
+        job = await self._queue.submit(command.order, caller.principal.name)
+        try:
+            await self._agents.find(command.agent)
+        except AgentNotFoundError:
+            await self._queue.cancel(job.id, f"agent {command.agent} was removed")
+            raise
+        return job
 
     async def _post(self, command: commands.Post, sender: str) -> bool:
         await self._agents.find(command.recipient)

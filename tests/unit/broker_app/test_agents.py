@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,6 +106,35 @@ def test_what_could_not_be_saved_is_saved_the_next_time(bench: Callable[..., Any
             again = Agents(b.database, b.clock)
             await again.load()
             assert [agent.name for agent in await again.known()] == ["a"]
+
+    run(work())
+
+
+def test_what_is_removed_while_it_is_saved_is_forgotten(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            agents = Agents(b.database, b.clock)
+            agents.saw("a")
+            removing = asyncio.create_task(agents.remove("a"))
+            await asyncio.sleep(0)  # it waits for the writer now
+            await agents.save()
+            await removing
+            again = Agents(b.database, b.clock)
+            await again.load()
+            assert await again.known() == await agents.known() == []
+
+    run(work())
+
+
+def test_what_could_not_be_removed_is_known_still(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            agents = Agents(b.database, b.clock)
+            agents.saw("a")
+            await b.database.write(lambda connection: connection.execute("ALTER TABLE agents RENAME TO away"))
+            with pytest.raises(StorageFailedError):
+                await agents.remove("a")
+            assert (await agents.find("a")).name == "a"
 
     run(work())
 
