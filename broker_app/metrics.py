@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -36,17 +37,26 @@ class Metrics:
         self._broker = broker
         self._text = b""
         self._until = 0.0
+        self._reading = asyncio.Lock()
 
     async def text(self) -> bytes:
-        """All of them, in Prometheus' text format."""
-        if time.monotonic() >= self._until:
-            self._until = time.monotonic() + _FRESH_SECONDS
-            counts = await self._broker.queue.counts()
-            agents = [self._broker.registry.online(agent) for agent in await self._broker.agents.known()]
-            registry = CollectorRegistry(auto_describe=False)
-            registry.register(_Reading(self._broker, counts, agents))
-            self._text = generate_latest(registry)
-        return self._text
+        """All of them, in Prometheus' text format.
+
+        Raises:
+            DatabaseError: They cannot be read.
+        """
+        async with self._reading:
+            if time.monotonic() >= self._until:
+                self._text = await self._read()
+                self._until = time.monotonic() + _FRESH_SECONDS
+            return self._text
+
+    async def _read(self) -> bytes:
+        counts = await self._broker.queue.counts()
+        agents = [self._broker.registry.online(agent) for agent in await self._broker.agents.known()]
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Reading(self._broker, counts, agents))
+        return generate_latest(registry)
 
 
 class _Reading:
