@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+import syslog
 import time
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -100,15 +101,21 @@ def _revoke(settings: Settings, options: argparse.Namespace) -> None:
 
 @contextmanager
 def _noted(settings: Settings, options: argparse.Namespace, what: str) -> Iterator[None]:
-    """Leave a line in the trail."""
-    facts = {"who": f"user {os.getuid()}", "what": what, "where": "the command line"}
+    """Leave a line in the trail; the installed command is run as the broker, and has in SUDO_USER who ran it."""
+    audit = Audit(settings.database, tell=_tell_journal)
+    facts = {"who": f"user {os.environ.get('SUDO_USER') or os.getuid()}", "what": what, "where": "the command line"}
     facts |= {"agent": options.name, "role": options.role}
     try:
         yield
     except BrokerError as error:
-        Audit(settings.database).note(time.time(), **facts, outcome=f"refused: {error}")
+        audit.note(time.time(), **facts, outcome=f"refused: {error}")
         raise
-    Audit(settings.database).note(time.time(), **facts, outcome="done")
+    audit.note(time.time(), **facts, outcome="done")
+
+
+def _tell_journal(line: str) -> None:
+    syslog.openlog("openclaw-broker", facility=syslog.LOG_AUTHPRIV)
+    syslog.syslog(line)
 
 
 def _list(settings: Settings, options: argparse.Namespace) -> None:

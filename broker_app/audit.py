@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MAX_BYTES = 16 * 2**20
@@ -28,18 +29,20 @@ class Audit:
     Args:
         database: The database's file.
         most: Bytes of a file that is full.
+        tell: What else has each line: the log, which is the journal where a service writes it.
     """
 
-    def __init__(self, database: Path, *, most: int = MAX_BYTES) -> None:
+    def __init__(self, database: Path, *, most: int = MAX_BYTES, tell: Callable[[str], object] = _LOG.info) -> None:
         self.path = database.with_name(f"{database.name}.audit.jsonl")
         self._most = most
+        self._tell = tell
 
     def note(self, when: float, **facts: object) -> None:
         """Append one line. What was done is done: where it cannot be noted, the journal says so."""
         time = datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
         words = {name: str(fact)[:_MAX_WORD] for name, fact in facts.items() if fact is not None}
         line = json.dumps({"when": time, **words})
-        _LOG.info("%s", line)
+        self._tell(line)
         try:
             self._append(line.encode() + b"\n")
         except OSError as error:

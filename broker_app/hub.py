@@ -318,7 +318,8 @@ class Line:
         await self._broker.recheck(self._caller)
 
     async def _perform(self, command: Any) -> Any:
-        return await self._broker.perform(command, self._caller, self._over)
+        # What has begun is done and noted, also where the line ends meanwhile.
+        return await asyncio.shield(self._broker.perform(command, self._caller, self._over))
 
     async def _send(self, envelope: dict[str, Any]) -> None:
         self._hub.count("out", envelope["type"])

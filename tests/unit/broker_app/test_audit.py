@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import syslog
 from typing import TYPE_CHECKING
 
 from broker_app.__main__ import main
@@ -62,14 +63,19 @@ def test_it_is_in_the_journal_too(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 def test_tokens_of_the_command_line_are_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(syslog, "syslog", told.append)
     monkeypatch.setenv("BROKER_DB", str(tmp_path / "b.db"))
+    monkeypatch.setenv("SUDO_USER", "alice")
     commands = [["mint", "a", "--role", "admin"], ["revoke", "a"], ["revoke", "a"]]
     assert [main(["token", *command]) for command in commands] == [0, 0, 1]
     token = capsys.readouterr().out.splitlines()[0]
     text = Audit(tmp_path / "b.db").path.read_text()
     assert token not in text
     found = [
-        (entry["what"], entry["agent"], entry["outcome"].partition(":")[0])
+        (entry["who"], entry["what"], entry["agent"], entry["outcome"].partition(":")[0])
         for entry in map(json.loads, text.splitlines())
     ]
-    assert found == [("mint", "a", "done"), ("revoke", "a", "done"), ("revoke", "a", "refused")]
+    who = "user alice"
+    assert found == [(who, "mint", "a", "done"), (who, "revoke", "a", "done"), (who, "revoke", "a", "refused")]
+    assert told == text.splitlines()  # the journal's

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -170,6 +171,34 @@ def test_a_job_whose_report_was_lost_with_the_line_is_delivered_again_after_its_
             again = await hub.broker.queue.claim(Worker("w2"))
             assert again is not None
             assert (again.id, again.attempts, again.lease_epoch) == (job.id, 2, 2)
+
+    run(work())
+
+
+def test_a_report_that_is_being_kept_when_the_line_ends_is_in_the_trail(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with serving(bench, tmp_path) as hub:
+            job = await hub.broker.queue.submit(ORDER)
+            line = await hub.line()
+            await task(line)
+            busy, go = threading.Event(), threading.Event()
+
+            def hold(_: sqlite3.Connection) -> None:
+                busy.set()
+                go.wait(5)
+
+            held = hub.bench.database.write(hold)
+            await asyncio.to_thread(busy.wait, 5)
+            await say(line, "response", taskId=job.id, success=True)
+            await until(lambda: not hub.bench.database._writes.empty())
+            hub.broker.hub.remove("w1")
+            assert await closed_with(line) == 4410
+            go.set()
+            await held
+            await until(lambda: '"what": "finish"' in hub.broker.audit.path.read_text())
+            assert (await hub.broker.queue.look(job.id)).status == "done"
 
     run(work())
 
