@@ -311,7 +311,7 @@ class Line:
                     self._hub.count("out", "message")
                     await self._websocket.send_text(message.envelope)
                 await self._confirm()
-                await self._broker.messages.received(messages)
+                await self._broker.messages.received(self.name, messages)
 
     async def _recheck(self) -> None:
         """See that the token is good still: before anything is taken, handed out or claimed."""

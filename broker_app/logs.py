@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from itertools import count
 
 MAX_LINES = 1000
 MAX_LINE = 4096
-_MAX_AGENTS = 1000
+MAX_BYTES = 64 * 2**20
+# Of a line, beside its text.
+_LINE_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +24,37 @@ class LogLine:
     task_id: str | None
     text: str
 
+    @property
+    def size(self) -> int:
+        """About how much memory it takes, in bytes."""
+        return sys.getsizeof(self.text) + _LINE_BYTES
+
 
 class Logs:
-    """The last lines of each agent, of those that logged last."""
+    """The last lines of each agent. Where all are too much, the oldest go of the agent that has logged nothing longest.
 
-    def __init__(self) -> None:
+    Args:
+        most: Bytes of memory that they may take.
+    """
+
+    def __init__(self, *, most: int = MAX_BYTES) -> None:
+        self._most = most
+        self._size = 0
         self._lines: dict[str, deque[LogLine]] = {}
         self._numbers = count(1)
 
     def add(self, agent: str, task_id: str | None, texts: list[str]) -> None:
         """Keep some lines, each cut to a length."""
-        kept = self._lines.pop(agent, None) or deque(maxlen=MAX_LINES)
-        kept.extend(LogLine(next(self._numbers), time.time(), task_id, text[:MAX_LINE]) for text in texts)
-        self._lines[agent] = kept
-        if len(self._lines) > _MAX_AGENTS:
-            del self._lines[next(iter(self._lines))]
+        if not texts:
+            return
+        kept = self._lines[agent] = self._lines.pop(agent, deque())
+        for text in texts:
+            kept.append(LogLine(next(self._numbers), time.time(), task_id, text[:MAX_LINE]))
+            self._size += kept[-1].size
+        while len(kept) > MAX_LINES:
+            self._drop(agent)
+        while self._size > self._most:
+            self._drop(next(iter(self._lines)))
 
     def since(self, agent: str, n: int, most: int) -> list[LogLine]:
         """The last lines of an agent, of those that came after a number."""
@@ -43,4 +62,11 @@ class Logs:
 
     def forget(self, agent: str) -> None:
         """Forget an agent's lines."""
-        self._lines.pop(agent, None)
+        while agent in self._lines:
+            self._drop(agent)
+
+    def _drop(self, agent: str) -> None:
+        lines = self._lines[agent]
+        self._size -= lines.popleft().size
+        if not lines:
+            del self._lines[agent]

@@ -9,14 +9,20 @@ from broker_app.errors import MailboxFullError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from broker_app.database import Database
 
 MAX_WAITING = 1000
-# How long a message that was received is remembered, so that its sender may send it again in vain.
+# Of those that were received, so that their senders may send them again in vain: how many of each agent, and how long.
+MAX_REMEMBERED = 1000
 _REMEMBERED_SECONDS = 86400.0
+_WAITING_SECONDS = 7 * 86400.0
 _WAITING = "SELECT n, envelope FROM messages WHERE recipient = ? AND received = 0 ORDER BY n LIMIT ?"
+_FORGET_OLDEST = """
+DELETE FROM messages WHERE n IN (
+    SELECT n FROM messages WHERE recipient = ? AND received = 1 ORDER BY n DESC LIMIT -1 OFFSET ?)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class Messages:
         self._clock = clock
 
     async def post(self, sender: str, recipient: str, message_id: str, envelope: str) -> bool:
-        """Keep a message, durably; false when it is kept already, or was received within a day.
+        """Keep a message, durably; false when it is kept already, or is remembered as received.
 
         Raises:
             MailboxFullError: As many wait for the recipient as may.
@@ -65,18 +71,22 @@ class Messages:
         rows = await self._database.read(lambda db: db.execute(_WAITING, (recipient, most)).fetchall())
         return [Message(row["n"], row["envelope"]) for row in rows]
 
-    async def received(self, messages: list[Message]) -> None:
-        """Note, durably, that an agent has its messages."""
+    async def received(self, recipient: str, messages: list[Message]) -> None:
+        """Note, durably, that an agent has its messages; of what it had before, remember so many."""
         places = [(message.n,) for message in messages]
-        update = "UPDATE messages SET received = 1, envelope = '' WHERE n = ?"
-        await self._database.write(lambda connection: _run(connection, update, places))
+
+        def receive(connection: sqlite3.Connection) -> None:
+            connection.executemany("UPDATE messages SET received = 1, envelope = '' WHERE n = ?", places)
+            connection.execute(_FORGET_OLDEST, (recipient, MAX_REMEMBERED))
+
+        await self._database.write(receive)
 
     async def forget(self) -> None:
-        """Forget which messages were received more than a day ago."""
-        before = [(self._clock() - _REMEMBERED_SECONDS,)]
-        delete = "DELETE FROM messages WHERE received = 1 AND created_at < ?"
-        await self._database.write(lambda connection: _run(connection, delete, before), durable=False)
+        """Forget which messages were received more than a day ago, and those that waited for a week."""
+        now = self._clock()
+        ages = [(0, now - _WAITING_SECONDS), (1, now - _REMEMBERED_SECONDS)]
 
+        def forget(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM messages WHERE received = ? AND created_at < ?", ages)
 
-def _run(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[float]]) -> None:
-    connection.executemany(statement, rows)
+        await self._database.write(forget, durable=False)

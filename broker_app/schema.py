@@ -93,8 +93,8 @@ CREATE TABLE messages (
     created_at REAL NOT NULL,
     UNIQUE (recipient, sender, id)
 ) STRICT;
-CREATE INDEX messages_waiting ON messages (recipient, n) WHERE received = 0;
-CREATE INDEX messages_received ON messages (created_at) WHERE received = 1;
+CREATE INDEX messages_of_recipient ON messages (recipient, received, n);
+CREATE INDEX messages_by_age ON messages (received, created_at);
 """
 _STEPS = (_VERSION_1, _VERSION_2)
 VERSION = len(_STEPS)

@@ -27,7 +27,7 @@ def test_as_many_wait_as_may(
                 await messages.post("a", "b", "3", "{}")
             assert await messages.post("a", "b", "0", "{}") is False
             assert await messages.post("a", "c", "3", "{}") is True
-            await messages.received(await messages.waiting("b", 1))
+            await messages.received("b", await messages.waiting("b", 1))
             assert await messages.post("a", "b", "3", "{}") is True
 
     monkeypatch.setattr(module, "MAX_WAITING", 3)
@@ -40,7 +40,7 @@ def test_what_was_received_is_remembered_for_a_day(bench: Callable[..., Any], ru
             messages = Messages(b.database, b.clock)
             await messages.post("a", "b", "1", "{}")
             await messages.post("a", "b", "waits", "{}")
-            await messages.received(await messages.waiting("b", 1))
+            await messages.received("b", await messages.waiting("b", 1))
             b.clock.now += 86000
             await messages.forget()
             assert await messages.post("a", "b", "1", "{}") is False
@@ -48,6 +48,59 @@ def test_what_was_received_is_remembered_for_a_day(bench: Callable[..., Any], ru
             await messages.forget()
             assert [message.n for message in await messages.waiting("b", 9)] == [2]
             assert await messages.post("a", "b", "1", "{}") is True
+
+    run(work())
+
+
+def test_what_waits_for_a_week_is_forgotten(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            messages = Messages(b.database, b.clock)
+            await messages.post("a", "b", "1", "{}")
+            b.clock.now += 604_000
+            await messages.post("a", "b", "2", "{}")
+            await messages.forget()
+            assert [message.n for message in await messages.waiting("b", 9)] == [1, 2]
+            b.clock.now += 1000
+            await messages.forget()
+            assert [message.n for message in await messages.waiting("b", 9)] == [2]
+
+    run(work())
+
+
+def test_as_many_are_remembered_as_may(
+    bench: Callable[..., Any], run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            messages = Messages(b.database, b.clock)
+            await messages.post("a", "c", "0", "{}")
+            await messages.received("c", await messages.waiting("c", 9))
+            for n in range(4):
+                await messages.post("a", "b", str(n), "{}")
+            await messages.received("b", await messages.waiting("b", 3))
+            assert [message.n for message in await messages.waiting("b", 9)] == [5]
+            assert [await messages.post("a", "b", str(n), "{}") for n in range(4)] == [True, False, False, False]
+            assert await messages.post("a", "c", "0", "{}") is False
+
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
+    run(work())
+
+
+def test_no_call_looks_at_every_message(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            messages, made = Messages(b.database, b.clock), list[str]()
+            await messages.post("a", "b", "1", "{}")
+            await b.database.write(lambda connection: connection.set_trace_callback(made.append))
+            await messages.received("b", await messages.waiting("b", 1))
+            await messages.forget()
+            await b.database.write(lambda connection: connection.set_trace_callback(None))
+            for query in (query for query in made if "messages" in query):
+                rows = await b.database.read(
+                    lambda db, query=query: db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+                )
+                assert not any("SCAN" in row["detail"] for row in rows), query
 
     run(work())
 
