@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from broker_app.dialects import hub_envelopes as envelopes
 from broker_app.dialects.hub import HUB
+from broker_app.dialects.jobs_answers import malformed
 from broker_app.errors import BrokerError, DatabaseError, JobError, MalformedError, RefusedError
 from broker_app.queue.commands import Claim, Hold, Post, Renew
 from broker_app.queue.job import Lease, Status
@@ -224,7 +225,8 @@ class Line:
             raise  # this ends the line: of a database that failed for now an `error` would be taken for an answer
         except BrokerError as error:
             job = {"taskId": error.job.id, "status": envelopes.word(error.job)} if hasattr(error, "job") else {}
-            await self._send(envelopes.error(self.name, answered, str(error), time.time(), **job))
+            text = str(malformed(error) if isinstance(error, MalformedError) else error)
+            await self._send(envelopes.error(self.name, answered, text, time.time(), **job))
             return
         if facts is not None:
             await self._send(envelopes.ack(self.name, envelope.id, time.time(), **facts))
@@ -236,6 +238,7 @@ class Line:
                 job = await self._perform(envelopes.report(envelope, self._hub.settings))
                 return {"taskId": job.id, "status": envelopes.word(job)}
             case "health":
+                self._resize(envelopes.slots(envelope))
                 self._broker.agents.report(self.name, envelopes.health(envelope))
                 return await self._renew(envelopes.leases(envelope))
             case "log":
@@ -243,6 +246,12 @@ class Line:
                 return None
             case _:
                 raise MalformedError("the hub runs no tasks; name the agent that the message is for in `to`")
+
+    def _resize(self, slots: int | None) -> None:
+        """Hand out up to so many jobs from now on; what the agent has more of is left to it."""
+        if slots is not None:
+            self._slots = slots
+            self._room.set()
 
     async def _renew(self, listed: frozenset[tuple[str, int]] | None) -> dict[str, Any]:
         """Renew the leases that an agent lists or, where it lists none, those that it was given over this line."""
@@ -290,16 +299,21 @@ class Line:
         return now.status is Status.RUNNING and now.lease_epoch == job.lease_epoch
 
     async def _give(self, job: Job) -> None:
+        if len(self._held) >= self._slots:
+            await self._give_back(job, "its agent takes no more")
+            return
         self._held.add(job.id)
         self._given[job.id] = job.lease_epoch
         self._hub.watch([job.id], self)
         try:
             await self._send(envelopes.task(job, time.time()))
         except (WebSocketDisconnect, RuntimeError):  # Starlette's word for a line that we closed
-            with suppress(BrokerError):
-                lease = Lease(job.worker, job.lease_epoch)
-                await self._broker.queue.release(job.id, lease, "its agent had gone before it was sent")
+            await self._give_back(job, "its agent had gone before it was sent")
             raise
+
+    async def _give_back(self, job: Job, reason: str) -> None:
+        with suppress(BrokerError):
+            await self._broker.queue.release(job.id, Lease(job.worker, job.lease_epoch), reason)
 
     async def _bring_mail(self) -> None:
         while True:

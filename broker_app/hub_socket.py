@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from broker_app.agents import NAME_PATTERN, Role
 from broker_app.dialects.fields import bearer, matching, number
 from broker_app.dialects.hub import HUB
+from broker_app.dialects.hub_envelopes import MAX_SLOTS
 from broker_app.dialects.jobs import identity
 from broker_app.errors import DatabaseError, MalformedError, UnauthorisedError, WrongIdentityError
 from broker_app.hub import BAD_TOKEN, OTHER_NAME, Line
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from broker_app.auth import Caller
     from broker_app.broker import Broker
 
-MAX_SLOTS = 64
 _MALFORMED, _TRY_LATER = 1008, 1013
 
 

@@ -54,6 +54,7 @@ class Runner:
         done, _ = await asyncio.wait({stop, *helpers}, return_when=asyncio.FIRST_COMPLETED)
         notify("STOPPING=1")
         await _cancel([stop, *helpers])
+        await self._services.client.enough()
         await self._drain()
         for task in done:
             task.result()
@@ -77,6 +78,7 @@ class Runner:
             _log.info("no job is waiting")
             return
         await self._take(job, asked)
+        await self._services.client.enough()
         await self._all_settled()
         if self._journal.claims():
             message = "not every job could be brought to its end; run again"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TYPES = ("task", "response", "health", "log")
 MAX_HEALTH_BYTES = 4096
 MAX_LOG_LINES = 1000
+MAX_SLOTS = 64
 _MAX_ID_BYTES = 128
 _MAX_LEASES = 1000
 _MAX_EPOCH = 2**53
@@ -92,6 +93,11 @@ def leases(envelope: Envelope) -> frozenset[tuple[str, int]] | None:
     if envelope.payload.get("tasks") is None:
         return None
     return frozenset(map(_lease, Fields(envelope.payload, status=400).objects("tasks", _MAX_LEASES)))
+
+
+def slots(envelope: Envelope) -> int | None:
+    """How many jobs at once the agent wants from now on, if its `health` says."""
+    return Fields(envelope.payload, status=400).integer("slots", 0, MAX_SLOTS)
 
 
 def health(envelope: Envelope) -> dict[str, Any]:

@@ -89,5 +89,8 @@ class Client(Protocol):
     async def release(self, job: Job, reason: str) -> None:
         """Give the job back, to be delivered again."""
 
+    async def enough(self) -> None:
+        """Have no more jobs sent to us, so that what is given back from now on stays with the broker."""
+
     def let_go(self) -> None:
         """Note that a job is let go without telling the broker."""

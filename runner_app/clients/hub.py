@@ -172,6 +172,7 @@ class HubClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.enough()
         while self._line and self._line.tasks:
             with suppress(BrokerError, ValueError):
                 await self.release(_job(self._line.tasks.popleft()[1]), "its runner was stopped before it took it")
@@ -257,6 +258,13 @@ class HubClient:
     def log(self) -> Callable[[Job, list[str]], Awaitable[None]] | None:
         """What tells the lines that a running job writes, while there is a line."""
         return self._line.log if self._line else None
+
+    async def enough(self) -> None:
+        """Have no more tasks sent over this line, nor over a later one."""
+        self._wanted_slots = self._slots = 0
+        if self._line is not None:
+            with suppress(BrokerError):  # a line that is cut brings nothing either
+                await self._line.ask("health", {**self._measures, "tasks": [], "slots": 0})
 
     def let_go(self) -> None:
         """Doubt: the broker thinks that a job which was let go is ours."""

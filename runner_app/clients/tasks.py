@@ -107,6 +107,9 @@ class TasksClient:
 
     log = None
 
+    async def enough(self) -> None:
+        """Do nothing: no job comes unasked."""
+
     def let_go(self) -> None:
         """Leave it to the lease's end."""
 

@@ -8,9 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
-
 from tests.contract.lines import assign, line, register
 
 if TYPE_CHECKING:
@@ -57,8 +54,8 @@ def test_lines_count_among_the_connections(start_broker: Callable[..., Broker], 
     urls = [register(broker.admin(), f"{cap}-{n}") for n in range(4)]
     broker.disconnect()
     with line(urls[0], "0") as first, line(urls[1], "1"), line(urls[2], "2"), line(urls[3], "3"):
-        with pytest.raises((InvalidStatus, InvalidMessage, ConnectionClosed)), line(urls[0], "0"):
-            pass
+        with broker.socket() as fifth:  # the library's client trips over an answer that comes before its question
+            assert fifth.recv(65536).startswith(b"HTTP/1.1 503 ")
         assert first.silent()
 
 

@@ -303,6 +303,40 @@ def test_what_an_agent_ran_before_counts_against_its_slots(admin: httpx.Client, 
         assert agent.silent()
 
 
+def test_an_agent_that_wants_no_more_is_given_nothing_and_keeps_what_it_has(
+    broker: Endpoint, admin: httpx.Client, url: str, cap: str
+) -> None:
+    first, second = assign(admin, cap), assign(admin, cap)
+    with line(f"{url}?slots=2", cap) as agent:
+        tasks = {task["taskId"]: task for task in (agent.task(), agent.task())}
+        agent.ask("health", slots=0)
+        released = agent.ask("response", taskId=first, leaseEpoch=tasks[first]["leaseEpoch"], released=True)
+        assert released["status"] == "sent"
+        assert agent.silent()
+        assert (job(broker, first)["status"], job(broker, first)["attempts"]) == ("queued", 0)
+        assert agent.done(tasks[second])["status"] == "completed"
+        assert agent.silent()
+        agent.send("health", slots=1)
+        came = {envelope["type"]: envelope["payload"] for envelope in (agent.next(), agent.next())}
+        assert came["task"]["taskId"] == first
+
+
+def test_what_comes_after_an_agent_wanted_no_more_stays_queued(
+    broker: Endpoint, admin: httpx.Client, url: str, cap: str
+) -> None:
+    with line(url, cap) as agent:
+        agent.ask("health", slots=0)
+        task_id = assign(admin, cap)
+        assert agent.silent()
+        assert (job(broker, task_id)["status"], job(broker, task_id)["attempts"]) == ("queued", 0)
+
+
+@pytest.mark.parametrize("slots", [-1, 65, "1", True, 0.5])
+def test_a_number_of_slots_that_is_none_is_refused(url: str, cap: str, slots: Any) -> None:
+    with line(url, cap) as agent:
+        assert "slots" in agent.ask("health", slots=slots)["error"]
+
+
 def test_what_was_given_on_a_new_line_is_not_taken_back_by_its_greeting(
     broker: Endpoint, admin: httpx.Client, url: str, cap: str
 ) -> None:

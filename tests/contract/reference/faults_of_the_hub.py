@@ -258,6 +258,16 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         "hub", "hub_lines::health_without_a_list_renews_what_the_line_was_given",
         "line.given if listed is None", "{} if listed is None",
     ),
+    "an agent may want no more": (
+        "hub", "hub_lines::an_agent_that_wants_no_more_is_given_nothing_and_keeps_what_it_has",
+        "        line.slots = slots\n", "        line.slots = max(slots, 1)\n",
+    ),
+    "slots are a number": (
+        "hub", "hub_lines::a_number_of_slots_that_is_none_is_refused", "type(slots) is int", "slots is not None",
+    ),
+    "slots are bounded": (
+        "hub", "hub_lines::a_number_of_slots_that_is_none_is_refused", "0 <= slots <= 64", "0 <= slots",
+    ),
     "a lost lease ends the line": (
         "broker", "hub_lines::a_lost_lease_ends_the_line_and_the_job_is_delivered_on_the_next",
         'self.lines.end(job["worker_id"], 4408)', "pass",

@@ -143,8 +143,8 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
         '{"lease_token": None} | values, "lease_token"', '{"lease_token": "lease 1"} | values, "lease_token"',
     ),
     "payloads come back": (
-        _TASKS, _CALLS + "a_submitted_task_is_shown_and_pulled", "json.dumps(value, ensure_ascii=False)",
-        "json.dumps(dict.fromkeys(value))",
+        _TASKS, _CALLS + "a_submitted_task_is_shown_and_pulled", "json.dumps(value, ensure_ascii=False) if value",
+        "json.dumps(dict.fromkeys(value)) if value",
     ),
     "an empty queue is said": (
         _TASKS, _CALLS + "an_empty_queue", '"Queue is empty"', '"No task"',

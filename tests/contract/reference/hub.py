@@ -327,6 +327,10 @@ class Lines:
         said, listed = envelope["payload"], envelope["payload"].get("tasks")
         measures = {name: said[name] for name in ("cpu", "memory", "disk") if name in said}
         require(all(isinstance(value, int | float | dict) for value in measures.values()), 400, "no measures")
+        slots = said.get("slots", line.slots)
+        require(type(slots) is int and 0 <= slots <= 64, 400, "slots must be from 0 to 64")
+        line.slots = slots
+        self.store.wake()
         require(len(json.dumps(measures)) <= 4096, 413, "health too large")
         for lease in listed or []:
             require(type(lease.get("leaseEpoch")) is int, 400, "leaseEpoch: Field required")
