@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TESTS = Path(__file__).parent
 _LAB_AREAS = {"acceptance", "faults", "lab", "molecule"}
 # These look for what a lab left on the machine, and so must not meet another.
-_ALONE = ("tests/acceptance/", "tests/lab/test_leftovers.py")
+_ALONE = ("tests/acceptance/test_teardown.py", "tests/lab/test_leftovers.py")
 # A file that is locked by whom the labs belong to.
 _LABS = os.open(__file__, os.O_RDONLY)
 _NEVER_SKIPPED_BY_CI = {*_LAB_AREAS, "infra"}
@@ -75,10 +75,10 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist's is unt
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if _is_alone(file):
-            return "alone"
         area = _area(file)
-        return area if area in {"faults", "lab"} else file
+        if area == "lab" and _is_alone(file):
+            return file
+        return area if area in {"acceptance", "faults", "lab"} else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
@@ -86,8 +86,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what has the labs to itself, and beside it with what needs none."""
-    items.sort(key=lambda item: 0 if _is_alone(item.nodeid) else 1 + (_area(item.nodeid) in _LAB_AREAS))
+    """Begin with what takes longest, beside it what needs no lab, and end with what has the labs to itself."""
+    items.sort(key=lambda item: _turn(item.nodeid))
+
+
+def _turn(nodeid: str) -> int:
+    area = _area(nodeid)
+    if area == "acceptance":
+        return 0
+    if area not in _LAB_AREAS:
+        return 1
+    return 3 if _is_alone(nodeid) else 2
 
 
 def _area(nodeid: str) -> str:

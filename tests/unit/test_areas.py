@@ -56,8 +56,8 @@ import time
 from pathlib import Path
 def test_timed() -> None:
     begun = time.monotonic()
-    time.sleep(1)
-    Path(__file__).with_suffix(".times").write_text(f"{begun} {time.monotonic()}")
+    time.sleep({seconds})
+    Path(__file__).with_suffix(".times").write_text(f"{{begun}} {{time.monotonic()}}")
 """
 
 _BEGINNING = """
@@ -76,27 +76,40 @@ import pytest
 def test_one_of_many(number: int) -> None:
     pass
 """
+_SECONDS = {
+    "acceptance/test_one.py": 1,
+    "acceptance/test_teardown.py": 1,
+    "faults/test_two.py": 1,
+    "lab/test_leftovers.py": 1,
+    "molecule/test_three.py": 1,
+    "unit/test_four.py": 1.5,  # so that the worker's next one begins while another has the labs to itself
+}
 
 
-def test_what_looks_for_leftovers_is_first_and_meets_no_other_lab(tmp_path: Path) -> None:
-    for area in ("acceptance", "faults", "lab", "unit"):
-        (tmp_path / "tests" / area).mkdir(parents=True)
-    shutil.copy(_CONFTEST, tmp_path / "tests/conftest.py")
-    files = ("acceptance/test_one.py", "faults/test_two.py", "lab/test_leftovers.py", "unit/test_three.py")
-    for file in files:
-        (tmp_path / "tests" / file).write_text(_TIMED)
-    (tmp_path / "tests/acceptance/test_many.py").write_text(_MANY)
-    (tmp_path / "tests/faults/conftest.py").write_text(_BEGINNING)
+def test_what_looks_for_leftovers_meets_no_other_lab_and_the_others_share(tmp_path: Path) -> None:
+    tests = tmp_path / "tests"
+    for file, seconds in _SECONDS.items():
+        (tests / file).parent.mkdir(parents=True, exist_ok=True)
+        (tests / file).write_text(_TIMED.format(seconds=seconds))
+    shutil.copy(_CONFTEST, tests / "conftest.py")
+    (tests / "acceptance/test_many.py").write_text(_MANY)
+    (tests / "molecule/conftest.py").write_text(_BEGINNING)
     subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", "-n", "2"),
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--import-mode=importlib", "-n", "3"),
             *("--no-loadscope-reorder", f"--basetemp={tmp_path / 'base'}", "tests"),
         ],
         cwd=tmp_path,
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    times = [(tmp_path / "tests" / file).with_suffix(".times").read_text().split() for file in files]
-    (_, one_ended), _, (leftovers, leftovers_ended), (three, _) = [map(float, pair) for pair in times]
-    assert one_ended <= leftovers < leftovers_ended <= float((tmp_path / "tests/faults/begun").read_text())
-    assert three < one_ended
+    times = [(tests / file).with_suffix(".times").read_text().split() for file in _SECONDS]
+    one, teardown, two, leftovers, three, _ = [(float(begun), float(ended)) for begun, ended in times]
+    three = (float((tests / "molecule/begun").read_text()), three[1])
+    assert _meet(one, two)
+    assert not [lab for lab in (one, two, three) if _meet(teardown, lab) or _meet(leftovers, lab)]
+    assert not _meet(teardown, leftovers)
+
+
+def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
