@@ -42,7 +42,7 @@ def show_status(
 ) -> None:
     """Show each agent, its runner's version, its state and its last job."""
     if watch and as_json:
-        raise typer.BadParameter("programs ask again by themselves: leave out --watch, or --json", param_hint="--watch")
+        raise typer.BadParameter("leave it out, or --json", param_hint="--watch")
     fleet = _only(_fleet(context), agents)
     with broker.connect(fleet) as client:
         if watch:
