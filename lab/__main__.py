@@ -30,6 +30,8 @@ def _main(
     context: typer.Context,
     lab: Annotated[str, typer.Option(help="The lab's name; by default one of this checkout's own.")] = "",
 ) -> None:
+    # What we lay into a host is its own system's to read, however little of our files others may.
+    os.umask(0o022)
     context.obj = Lab(lab or default_name())
 
 

@@ -14,7 +14,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from xdist.remote import Producer
 
@@ -105,6 +105,16 @@ def _area(nodeid: str) -> str:
 
 def _is_alone(nodeid: str) -> bool:
     return nodeid.startswith(_ALONE)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Let no test leave another its umask, as one that calls a program's `main` would."""
+    before = os.umask(0o022)
+    try:
+        return (yield)
+    finally:
+        os.umask(before)
 
 
 @pytest.hookimpl(tryfirst=True)

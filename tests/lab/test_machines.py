@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 
 import pytest
 
@@ -156,6 +157,16 @@ def test_packages_are_the_only_thing_from_outside(lab: TestLab, host: str) -> No
     with pytest.raises(CommandFailedError, match=r"(?i)resol"):
         machine.ssh("curl -sS --max-time 2 http://example.com")
     assert "denied CONNECT example.com:443" in lab.lab.proxy_log.read_text()
+
+
+def test_others_read_a_host_that_was_made_under_a_strict_umask(lab: TestLab) -> None:
+    before = os.umask(0o077)
+    try:
+        lab.run("create", "strict")
+    finally:
+        os.umask(before)
+    lab.machine("strict").ssh("sudo -u nobody cat /etc/hostname /etc/apt/apt.conf.d/00lab-proxy")
+    lab.run("destroy", "strict")
 
 
 def test_labs_do_not_meet(lab: TestLab) -> None:
