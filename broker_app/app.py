@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
+from broker_app import event_stream
 from broker_app.agents import Role
 from broker_app.dialects import Answer, Arrived, Identity
 from broker_app.dialects.hub import HUB_CALLS
@@ -22,6 +23,7 @@ from broker_app.dialects.tasks import TASKS
 from broker_app.errors import BrokerError, DatabaseError, MalformedError
 from broker_app.hub_socket import hub_socket, where
 from broker_app.metrics import Metrics
+from broker_app.queue.commands import Follow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -88,6 +90,8 @@ def _endpoint(broker: Broker, settings: Settings, dialect: Dialect, call: Call) 
             body = await _read_body(request, settings.max_body_bytes)
             arrived = Arrived(request.path_params, request.query_params, request.headers, body)
             command = call.parse(arrived, settings)
+            if isinstance(command, Follow) and event_stream.MEDIA_TYPE in request.headers.get("accept", ""):
+                return await _stream(broker, command, caller)
             async with _hangup(request, waits=getattr(command, "wait", 0) > 0) as hangup:
                 answer = call.render(command, await broker.perform(command, caller, hangup))
         except BrokerError as error:
@@ -95,6 +99,12 @@ def _endpoint(broker: Broker, settings: Settings, dialect: Dialect, call: Call) 
         return _respond(answer)
 
     return endpoint
+
+
+async def _stream(broker: Broker, command: Follow, caller: Caller) -> Response:
+    # Starlette ends a stream whose client has gone.
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    return await event_stream.open_stream(broker, command, caller, never)
 
 
 async def _caller(broker: Broker, dialect: Dialect, call: Call, request: Request) -> Caller:

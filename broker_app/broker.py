@@ -32,15 +32,18 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SAVE_SECONDS = 5.0
-# What changes nothing; and renewals, of which there are too many to read and which the jobs show.
+# What changes nothing; and renewals and reports, of which there are too many to read and which the jobs show.
 _READERS = (
     commands.Look,
+    commands.Follow,
     commands.Browse,
+    commands.ShowQueue,
     commands.Survey,
     commands.ListAgents,
     commands.ShowAgent,
     commands.ReadLog,
     commands.Renew,
+    commands.Report,
 )
 
 
@@ -53,7 +56,13 @@ class Broker:
         self.messages = Messages(database, time.time)
         self.logs = Logs()
         self.audit = Audit(settings.database)
-        self.queue = Queue(store, time.time, max_unfinished=settings.max_unfinished, per_minute=settings.per_minute)
+        self.queue = Queue(
+            store,
+            time.time,
+            max_unfinished=settings.max_unfinished,
+            per_minute=settings.per_minute,
+            retention_seconds=settings.retention_seconds,
+        )
         self.hub = Hub(self, settings)
         self.registry = Registry(
             self.agents, self.queue, self._auth, hub=self.hub, messages=self.messages, logs=self.logs
@@ -143,32 +152,62 @@ class Broker:
         )
 
     async def _do(self, command: commands.Command, caller: Caller, hangup: asyncio.Future[None]) -> Any:
-        held = Lease(caller.worker.name, getattr(command, "epoch", None))
+        match command:
+            case commands.Claim():
+                return await self._claim(command, caller, hangup)
+            case commands.Hold():
+                return await self.queue.hold(caller.named(), command.leases)
+            case commands.Renew() | commands.Release() | commands.Finish() | commands.Fail() | commands.Report():
+                return await self._of_holder(command, Lease(caller.worker.name, command.epoch))
+            case commands.Pause() | commands.Resume() | commands.ShowQueue() | commands.Survey():
+                return await self._of_operator(command)
+            case command if isinstance(command, commands.JobCommand):
+                return await self._of_submitter(command, caller, hangup)
+            case _:
+                return await self.registry.perform(command, caller)
+
+    async def _of_submitter(self, command: commands.JobCommand, caller: Caller, hangup: asyncio.Future[None]) -> Any:
         match command:
             case commands.Submit():
                 work: Awaitable[Any] = self.queue.submit(command, caller.principal.name)
-            case commands.Claim():
-                work = self._claim(command, caller, hangup)
+            case commands.SubmitAll():
+                work = self.queue.submit_all(command.orders, caller.principal.name)
+            case commands.Cancel():
+                work = self.queue.cancel(command.job_id, command.reason)
+            case commands.Requeue():
+                work = self.queue.requeue(command.job_id)
             case commands.Look():
                 work = self.queue.look(command.job_id, wait=command.wait, hangup=hangup)
+            case commands.Follow():
+                work = self.queue.follow(command, hangup=hangup)
+            case commands.Browse():
+                work = self.queue.browse(command)
+        return await work
+
+    async def _of_operator(self, command: commands.QueueCommand) -> Any:
+        match command:
+            case commands.Pause():
+                await self.queue.pause(command.reason)
+            case commands.Resume():
+                await self.queue.resume()
+            case commands.ShowQueue():
+                return await self.queue.counts(), self.queue.paused()
+            case commands.Survey():
+                return await self._survey()
+        return None
+
+    async def _of_holder(self, command: commands.HolderCommand, held: Lease) -> Job:
+        match command:
             case commands.Renew():
                 work = self.queue.renew(command.job_id, held, command.lease_seconds)
             case commands.Release():
                 work = self.queue.release(command.job_id, held, command.reason)
-            case commands.Hold():
-                work = self.queue.hold(caller.named(), command.leases)
             case commands.Finish():
                 work = self.queue.finish(command.job_id, held, command.result)
             case commands.Fail():
                 work = self.queue.fail(command.job_id, held, command.error, undelivered=command.undelivered)
-            case commands.Requeue():
-                work = self.queue.requeue(command.job_id)
-            case commands.Browse():
-                work = self.queue.browse(command)
-            case commands.Survey():
-                work = self._survey()
-            case _:
-                work = self.registry.perform(command, caller)
+            case commands.Report():
+                work = self.queue.report(command, held)
         return await work
 
     async def _claim(self, command: commands.Claim, caller: Caller, hangup: asyncio.Future[None]) -> Job | None:
@@ -236,5 +275,6 @@ async def _keep(broker: Broker) -> None:
         try:
             await broker.agents.save()
             await broker.messages.forget()
+            await broker.queue.forget()
         except DatabaseError as error:
-            _LOG.error("cannot save who called, trying again: %s", error)
+            _LOG.error("cannot keep the database tidy, trying again: %s", error)

@@ -20,6 +20,7 @@ BrokerError
     ├── NotRunningError         the job is not running
     ├── NotDeadError            the job is no dead letter
     ├── LeaseLostError          the lease named by the caller is not the current one
+    ├── KeyReusedError          an idempotency key stands for another submission
     ├── QueueFullError
     └── TooManySubmissionsError
 """
@@ -168,6 +169,13 @@ class LeaseLostError(JobError):
         super().__init__(message)
         self.job = job
         self.worker = worker
+
+
+class KeyReusedError(JobError):
+    """The idempotency key stands for a submission that said something else."""
+
+    def __init__(self, key: str, job_id: str) -> None:
+        super().__init__(f"idempotency_key {key!r} was used for another submission: job {job_id}")
 
 
 class QueueFullError(JobError):

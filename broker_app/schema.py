@@ -96,7 +96,38 @@ CREATE TABLE messages (
 CREATE INDEX messages_of_recipient ON messages (recipient, received, n);
 CREATE INDEX messages_by_age ON messages (received, created_at);
 """
-_STEPS = (_VERSION_1, _VERSION_2)
+# Priorities, idempotency keys, what jobs report, an end to finished jobs, a pause.
+_VERSION_3 = """
+ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN submitter TEXT;
+ALTER TABLE jobs ADD COLUMN idempotency_key TEXT;
+ALTER TABLE jobs ADD COLUMN fingerprint TEXT;
+ALTER TABLE jobs ADD COLUMN progress INTEGER;
+ALTER TABLE jobs ADD COLUMN progress_note TEXT;
+ALTER TABLE jobs ADD COLUMN reported INTEGER NOT NULL DEFAULT 0;
+DROP INDEX jobs_queued;
+CREATE INDEX jobs_queued ON jobs (agent, needs, not_before, priority DESC) WHERE status = 'queued';
+CREATE UNIQUE INDEX jobs_of_key ON jobs (coalesce(submitter, ''), idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE TABLE events (
+    n INTEGER PRIMARY KEY AUTOINCREMENT,
+    job INTEGER NOT NULL,
+    at REAL NOT NULL,
+    epoch INTEGER NOT NULL,
+    start INTEGER,
+    text TEXT,
+    percent INTEGER,
+    note TEXT
+) STRICT;
+CREATE INDEX events_of_job ON events (job, n);
+CREATE UNIQUE INDEX events_once ON events (job, epoch, start) WHERE start IS NOT NULL;
+CREATE TABLE pause (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    since REAL NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+"""
+_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3)
 VERSION = len(_STEPS)
 
 

@@ -35,6 +35,7 @@ class Settings:
         max_body_bytes: MAX_REQUEST_BODY_BYTES.
         max_result_bytes: MAX_RESULT_BYTES, of a result or an error, in UTF-8.
         max_unfinished: MAX_QUEUED_JOBS, jobs queued or running; 0 for any number.
+        retention_seconds: JOB_RETENTION_SECONDS, how long jobs are kept after their end; 0 for ever.
         per_minute: RATE_LIMIT_JOBS_PER_MIN, submissions per bot; 0 for any number.
         max_connections: MAX_CONNECTIONS, open at once.
         hub_http_port: HUB_HTTP_PORT, another port where all is served; 0 for none. The seed's is 9091.
@@ -55,6 +56,7 @@ class Settings:
     max_result_bytes: int
     max_unfinished: int
     per_minute: int
+    retention_seconds: int
     max_connections: int
     hub_http_port: int
     hub_ws_port: int
@@ -81,6 +83,7 @@ class Settings:
             max_result_bytes=_number(environment, "MAX_RESULT_BYTES", 262144, 1, 64 * 2**20),
             max_unfinished=_number(environment, "MAX_QUEUED_JOBS", 1_000_000, 0, 10**9),
             per_minute=_number(environment, "RATE_LIMIT_JOBS_PER_MIN", 0, 0, 10**6),
+            retention_seconds=_number(environment, "JOB_RETENTION_SECONDS", 30 * 86400, 0, 10**9),
             max_connections=_number(environment, "MAX_CONNECTIONS", 1000, 1, 10**5),
             hub_http_port=_number(environment, "HUB_HTTP_PORT", 0, 0, 65535),
             hub_ws_port=_number(environment, "HUB_WS_PORT", 0, 0, 65535),

@@ -22,6 +22,7 @@ _TEXTS = {
     "bool_type": "Input should be a valid boolean",
     "dict_type": "Input should be a valid dictionary",
     "list_type": "Input should be a list of objects",
+    "float_type": "Input should be a valid number",
     "int_type": "Input should be a valid integer",
     "model_attributes_type": "Input should be a valid dictionary or object to extract fields from",
     "json_invalid": "JSON decode error",
@@ -66,6 +67,18 @@ class Fields:
             text = f"Input should be from {least} to {most}"
             raise MalformedError(text, status=self._status, field=name, kind="int_range", given=value)
         return value
+
+    def optional_number(self, name: str, least: float, most: float) -> float | None:
+        """A number in a range, or None when it is missing or null."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong(self._status, "float_type", name, value)
+        if not least <= value <= most:
+            text = f"Input should be from {least:g} to {most:g}"
+            raise MalformedError(text, status=self._status, field=name, kind="float_range", given=value)
+        return float(value)
 
     def truth(self, name: str) -> bool:
         """True or false."""

@@ -1,7 +1,7 @@
 """The jobs dialect: the HTTP contract of the seed openclaw-broker, and the native calls beside it.
 
-Paths, status codes, error texts and the first twelve keys of a job are the seed's. The seed has no
-heartbeat, release, held, list of jobs, list of agents, `?wait=` and `lease_epoch`.
+Paths, status codes, error texts and the first twelve keys of a job are the seed's. Native are heartbeat, release,
+held, cancel, requeue, log, events, the batch, the lists of jobs and agents, the queue, `?wait=` and `lease_epoch`.
 This half reads requests; `jobs_answers` writes responses.
 """
 
@@ -9,14 +9,34 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from broker_app.agents import NAME_PATTERN, Role
 from broker_app.dialects import Call, Dialect, Identity, jobs_answers
 from broker_app.dialects.fields import Fields, bearer, matching, number, read_object, seconds, utf8_size
 from broker_app.errors import MalformedError
-from broker_app.queue.commands import Browse, Claim, Fail, Finish, Hold, ListAgents, Look, Release, Renew, Submit
-from broker_app.queue.job import Route, Status
+from broker_app.queue.commands import (
+    Browse,
+    Cancel,
+    Claim,
+    Fail,
+    Finish,
+    Follow,
+    Hold,
+    ListAgents,
+    Look,
+    Pause,
+    Release,
+    Renew,
+    Report,
+    Requeue,
+    Resume,
+    ShowQueue,
+    Submit,
+    SubmitAll,
+)
+from broker_app.queue.job import Outcome, Route, Status
 from broker_app.settings import COMMAND_PATTERN
 
 if TYPE_CHECKING:
@@ -34,6 +54,12 @@ _MAX_EPOCH = 2**53
 _MAX_PAGE = 200
 _MAX_REASON_BYTES = 1024
 _MAX_HELD = 1000
+_MAX_BATCH = 1000
+_MAX_PRIORITY = 100
+_MAX_TIME = 2**40
+_MAX_TEXT_BYTES = 65536
+_MAX_EVENTS = 200
+_KEY = re.compile(r"[!-~]{1,255}")
 _CAPABILITY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/+@=-]{0,63}")
 _VERSION = re.compile(r"[!-~]{1,64}")
 _TOKEN_HEADERS = {Role.BOT: "x-bot-token", Role.WORKER: "x-worker-token"}
@@ -44,7 +70,8 @@ def credentials(headers: Mapping[str, str]) -> dict[Role, str]:
     tokens = {role: headers[name] for role, name in _TOKEN_HEADERS.items() if name in headers}
     if Role.BOT not in tokens and (token := bearer(headers)):
         tokens[Role.BOT] = token
-    return tokens
+    # What it may do is the token's role.
+    return tokens | ({Role.ADMIN: tokens[Role.BOT]} if Role.BOT in tokens else {})
 
 
 def identity(headers: Mapping[str, str], _query: Mapping[str, str]) -> Identity:
@@ -63,9 +90,36 @@ def identity(headers: Mapping[str, str], _query: Mapping[str, str]) -> Identity:
 
 
 def parse_submit(arrived: Arrived, settings: Settings) -> Submit:
-    """POST /jobs `{command, payload?, requires?, agent?, max_deliveries?}`."""
-    values = read_object(arrived.body or b"{}", status=400)
-    fields = Fields(values, status=400)
+    """POST /jobs.
+
+    Of `{command, payload?, requires?, agent?, max_deliveries?, priority?, not_before?, idempotency_key?}`, the last
+    also as the header Idempotency-Key.
+    """
+    fields = Fields(read_object(arrived.body or b"{}", status=400), status=400)
+    order = _order(fields, settings)
+    key = _idempotency_key(arrived.headers.get("idempotency-key"))
+    if key is None:
+        return order
+    if order.idempotency_key not in (None, key):
+        raise MalformedError("Idempotency-Key and the body's idempotency_key differ")
+    return replace(order, idempotency_key=key)
+
+
+def parse_submit_all(arrived: Arrived, settings: Settings) -> SubmitAll:
+    """POST /jobs/batch `{jobs: [{as POST /jobs}]}`."""
+    jobs = Fields(read_object(arrived.body, status=400), status=400).objects("jobs", _MAX_BATCH)
+    return SubmitAll(tuple(_order_at(place, fields, settings) for place, fields in enumerate(jobs)))
+
+
+def _order_at(place: int, fields: Fields, settings: Settings) -> Submit:
+    try:
+        return _order(fields, settings)
+    except MalformedError as error:
+        field = f"jobs[{place}].{error.field}" if error.field else f"jobs[{place}]"
+        raise MalformedError(str(error), status=error.status, field=field) from None
+
+
+def _order(fields: Fields, settings: Settings) -> Submit:
     command = _command(fields.raw("command"), settings)
     payload = fields.optional_text("payload") or ""
     if utf8_size("payload", payload) > MAX_PAYLOAD_BYTES:
@@ -81,6 +135,9 @@ def parse_submit(arrived: Arrived, settings: Settings) -> Submit:
         max_deliveries=_DEFAULT_DELIVERIES if deliveries is None else deliveries,
         lease_seconds=settings.lease_seconds,
         dialect="jobs",
+        priority=fields.integer("priority", -_MAX_PRIORITY, _MAX_PRIORITY) or 0,
+        not_before=fields.optional_number("not_before", 0, _MAX_TIME),
+        idempotency_key=_idempotency_key(fields.optional_text("idempotency_key")),
     )
 
 
@@ -96,16 +153,14 @@ def parse_look(arrived: Arrived, _settings: Settings) -> Look:
 
 def parse_renew(arrived: Arrived, _settings: Settings) -> Renew:
     """POST /jobs/{id}/heartbeat `{lease_epoch?}`."""
-    fields = Fields(read_object(arrived.body or b"{}", status=422), status=422)
+    fields = _optional_body(arrived)
     return Renew(arrived.path["id"], _epoch(arrived, fields))
 
 
 def parse_release(arrived: Arrived, _settings: Settings) -> Release:
     """POST /jobs/{id}/release `{lease_epoch?, reason?}`."""
-    fields = Fields(read_object(arrived.body or b"{}", status=422), status=422)
-    reason = fields.optional_text("reason") or ""
-    _bound("reason", reason, _MAX_REASON_BYTES)
-    return Release(arrived.path["id"], _epoch(arrived, fields), reason)
+    fields = _optional_body(arrived)
+    return Release(arrived.path["id"], _epoch(arrived, fields), _reason(fields))
 
 
 def parse_hold(arrived: Arrived, _settings: Settings) -> Hold:
@@ -122,6 +177,59 @@ def parse_finish(arrived: Arrived, settings: Settings) -> Finish:
     return Finish(arrived.path["id"], _epoch(arrived, fields), result)
 
 
+def parse_report(arrived: Arrived, _settings: Settings) -> Report:
+    """POST /jobs/{id}/log `{text?, offset?, progress?, note?, lease_epoch?}`."""
+    fields = Fields(read_object(arrived.body, status=422), status=422)
+    text, note = fields.optional_text("text") or "", fields.optional_text("note")
+    _bound("text", text, _MAX_TEXT_BYTES)
+    _bound("note", note or "", _MAX_REASON_BYTES)
+    return Report(
+        arrived.path["id"],
+        _epoch(arrived, fields),
+        text=text,
+        offset=fields.integer("offset", 0, _MAX_EPOCH),
+        percent=fields.integer("progress", 0, 100),
+        note=note,
+    )
+
+
+def parse_cancel(arrived: Arrived, _settings: Settings) -> Cancel:
+    """POST /jobs/{id}/cancel `{reason?}`."""
+    return Cancel(arrived.path["id"], _reason(_optional_body(arrived)) or "cancelled")
+
+
+def parse_requeue(arrived: Arrived, _settings: Settings) -> Requeue:
+    """POST /jobs/{id}/requeue."""
+    return Requeue(arrived.path["id"])
+
+
+def parse_follow(arrived: Arrived, _settings: Settings) -> Follow:
+    """GET /jobs/{id}/events?after=&limit=&wait=, where `Last-Event-ID` may stand for `after`."""
+    last = arrived.headers.get("last-event-id")
+    name, after = ("after", arrived.query["after"]) if "after" in arrived.query else ("Last-Event-ID", last)
+    return Follow(
+        arrived.path["id"],
+        after=number(name, after, 0, 2**62, 0),
+        limit=number("limit", arrived.query.get("limit"), 1, _MAX_EVENTS, _MAX_EVENTS),
+        wait=_wait(arrived),
+    )
+
+
+def parse_pause(arrived: Arrived, _settings: Settings) -> Pause:
+    """POST /queue/pause `{reason?}`."""
+    return Pause(_reason(_optional_body(arrived)))
+
+
+def parse_resume(_arrived: Arrived, _settings: Settings) -> Resume:
+    """POST /queue/resume."""
+    return Resume()
+
+
+def parse_show_queue(_arrived: Arrived, _settings: Settings) -> ShowQueue:
+    """GET /queue."""
+    return ShowQueue()
+
+
 def parse_fail(arrived: Arrived, settings: Settings) -> Fail:
     """POST /jobs/{id}/fail `{error?, lease_epoch?}`."""
     fields = Fields(read_object(arrived.body, status=422), status=422)
@@ -132,13 +240,16 @@ def parse_fail(arrived: Arrived, settings: Settings) -> Fail:
 
 
 def parse_browse(arrived: Arrived, _settings: Settings) -> Browse:
-    """GET /jobs?status=&agent=&limit=&cursor=."""
+    """GET /jobs?status=&outcome=&agent=&limit=&cursor=."""
     query = arrived.query
-    status = query.get("status")
+    status, outcome = query.get("status"), query.get("outcome")
     if status is not None and status not in list(Status):
         raise MalformedError(f"status must be one of {', '.join(Status)}")
+    if outcome is not None and outcome not in list(Outcome):
+        raise MalformedError(f"outcome must be one of {', '.join(Outcome)}")
     return Browse(
         status=None if status is None else Status(status),
+        outcome=None if outcome is None else Outcome(outcome),
         agent=matching("agent", query.get("agent"), NAME_PATTERN),
         limit=number("limit", query.get("limit"), 1, _MAX_PAGE, 50),
         before=number("cursor", query.get("cursor"), 1, 2**62, 0) or None,
@@ -151,6 +262,22 @@ def parse_agents(arrived: Arrived, _settings: Settings) -> ListAgents:
     if status not in (None, "online", "offline"):
         raise MalformedError("status must be online or offline")
     return ListAgents(online=None if status is None else status == "online", type=arrived.query.get("type"))
+
+
+def _idempotency_key(text: str | None) -> str | None:
+    if text is not None and not _KEY.fullmatch(text):
+        raise MalformedError(f"idempotency_key must match {_KEY.pattern}")
+    return text
+
+
+def _optional_body(arrived: Arrived) -> Fields:
+    return Fields(read_object(arrived.body or b"{}", status=422), status=422)
+
+
+def _reason(fields: Fields) -> str:
+    reason = fields.optional_text("reason") or ""
+    _bound("reason", reason, _MAX_REASON_BYTES)
+    return reason
 
 
 def _command(value: object, settings: Settings) -> str:
@@ -236,10 +363,15 @@ def _bound(name: str, text: str, most: int) -> None:
         raise MalformedError(f"{name} too large", status=413)
 
 
+_ADMIN = frozenset({Role.ADMIN})
 _BOT = frozenset({Role.BOT})
 _WORKER = frozenset({Role.WORKER})
 _CALLS = (
     Call("POST", "/jobs", _BOT, parse_submit, jobs_answers.submitted),
+    Call("POST", "/jobs/batch", _BOT, parse_submit_all, jobs_answers.submitted_all),
+    Call("POST", "/jobs/{id}/cancel", _BOT, parse_cancel, jobs_answers.cancelled),
+    Call("POST", "/jobs/{id}/requeue", _BOT, parse_requeue, jobs_answers.requeued),
+    Call("GET", "/jobs/{id}/events", _BOT, parse_follow, jobs_answers.followed),
     Call("GET", "/jobs", _BOT, parse_browse, jobs_answers.page),
     Call("GET", "/jobs/next", _WORKER, parse_claim, jobs_answers.claimed),
     Call("POST", "/jobs/held", _WORKER, parse_hold, jobs_answers.taken_back),
@@ -248,6 +380,10 @@ _CALLS = (
     Call("POST", "/jobs/{id}/release", _WORKER, parse_release, jobs_answers.released),
     Call("POST", "/jobs/{id}/result", _WORKER, parse_finish, jobs_answers.finished),
     Call("POST", "/jobs/{id}/fail", _WORKER, parse_fail, jobs_answers.failed),
+    Call("POST", "/jobs/{id}/log", _WORKER, parse_report, jobs_answers.reported),
     Call("GET", "/agents", _BOT, parse_agents, jobs_answers.agents),
+    Call("GET", "/queue", _BOT, parse_show_queue, jobs_answers.queue),
+    Call("POST", "/queue/pause", _ADMIN, parse_pause, jobs_answers.done),
+    Call("POST", "/queue/resume", _ADMIN, parse_resume, jobs_answers.done),
 )
 JOBS = Dialect(name="jobs", calls=_CALLS, credentials=credentials, identity=identity, refuse=jobs_answers.refused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -11,8 +12,10 @@ from broker_app.errors import (
     AgentNotFoundError,
     DatabaseError,
     JobNotFoundError,
+    KeyReusedError,
     LeaseLostError,
     MalformedError,
+    NotDeadError,
     NotRunningError,
     QueueFullError,
     RegistryFullError,
@@ -23,15 +26,19 @@ from broker_app.errors import (
     WrongIdentityError,
 )
 from broker_app.queue.commands import Fail, Finish
-from broker_app.queue.job import Status
+from broker_app.queue.job import Outcome, Status
 
 if TYPE_CHECKING:
     from broker_app.dialects import Call
     from broker_app.queue.commands import Command
     from broker_app.queue.job import Job
-    from broker_app.queue.store import Page
+    from broker_app.queue.store import Counts, Event, Page, Pause
 
-_BAD_TOKEN = {frozenset({Role.BOT}): "bad bot token", frozenset({Role.WORKER}): "bad worker token"}
+_BAD_TOKEN = {
+    frozenset({Role.BOT}): "bad bot token",
+    frozenset({Role.WORKER}): "bad worker token",
+    frozenset({Role.ADMIN}): "bad admin token",
+}
 _RETRY_SECONDS = "2"
 # The first match counts: a kind stands before the kinds that it belongs to.
 _STATUSES = {
@@ -41,6 +48,8 @@ _STATUSES = {
     TokenError: 409,
     LeaseLostError: 409,
     NotRunningError: 409,
+    NotDeadError: 409,
+    KeyReusedError: 422,
     QueueFullError: 429,
     RegistryFullError: 429,
     TooManySubmissionsError: 429,
@@ -72,7 +81,19 @@ def job_object(job: Job) -> dict[str, Any]:
         "lease_seconds": job.lease_seconds,
         "outcome": job.outcome,
         "duration_ms": _duration(job),
+        "priority": job.priority,
+        "not_before": _whole(job.not_before),
+        "idempotency_key": job.idempotency_key,
+        "progress": job.progress,
+        "progress_note": job.progress_note,
     }
+
+
+def event_object(event: Event) -> dict[str, Any]:
+    """An event as JSON: a piece of what the job printed, or how far it is. Times are epoch seconds."""
+    if event.text is not None:
+        return {"id": event.n, "at": event.at, "type": "log", "offset": event.offset, "text": event.text}
+    return {"id": event.n, "at": event.at, "type": "progress", "progress": event.percent, "note": event.note}
 
 
 def agent_object(agent: Agent, online: bool, running: list[str]) -> dict[str, Any]:
@@ -94,6 +115,46 @@ def agent_object(agent: Agent, online: bool, running: list[str]) -> dict[str, An
 def submitted(_command: Command, job: Job) -> Answer:
     """`{"id", "status"}`."""
     return Answer(200, {"id": job.id, "status": job.status})
+
+
+def submitted_all(_command: Command, jobs: tuple[Job, ...]) -> Answer:
+    """`{"jobs": [{"id", "status"}]}`, in the request's order."""
+    return Answer(200, {"jobs": [{"id": job.id, "status": job.status} for job in jobs]})
+
+
+def cancelled(_command: Command, job: Job) -> Answer:
+    """`{"ok", "status", "outcome"}`, with a note when the job had ended before."""
+    body = {"ok": True, "status": job.status, "outcome": job.outcome}
+    return Answer(200, body if job.outcome is Outcome.CANCELLED else {**body, "note": "already ended; cancel ignored"})
+
+
+def requeued(_command: Command, job: Job) -> Answer:
+    """`{"ok", "status"}`."""
+    return Answer(200, {"ok": True, "status": job.status})
+
+
+def reported(_command: Command, _job: Job) -> Answer:
+    """`{"ok"}`."""
+    return Answer(200, {"ok": True})
+
+
+def followed(_command: Command, seen: tuple[Job, tuple[Event, ...], int]) -> Answer:
+    """`{"status", "outcome", "events", "after"}`; the next call's `after` is the answer's."""
+    job, events, after = seen
+    shown = [event_object(event) for event in events]
+    return Answer(200, {"status": job.status, "outcome": job.outcome, "events": shown, "after": after})
+
+
+def queue(_command: Command, seen: tuple[Counts, Pause | None]) -> Answer:
+    """`{"ready", "delayed", "running", "dead", "oldest", "paused"}`; times are whole epoch seconds."""
+    counts, pause = seen
+    paused = None if pause is None else {"since": _whole(pause.since), "reason": pause.reason}
+    return Answer(200, {**dataclasses.asdict(counts), "oldest": _whole(counts.oldest), "paused": paused})
+
+
+def done(_command: Command, _nothing: None) -> Answer:
+    """`{"ok"}`."""
+    return Answer(200, {"ok": True})
 
 
 def claimed(_command: Command, job: Job | None) -> Answer:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class Submit:
     """Queue a job; `requires` is kept as written, `route` is what it and the named agent mean.
 
-    `retry_seconds` is the first back-off after a reported failure, 0 where that is final.
+    `retry_seconds` is the first back-off after a reported failure, 0 where that is final. `not_before` is a time, and
+    a past one means now. Under an `idempotency_key` of the caller's that is in use nothing is queued: the job of that
+    key is the answer, if it was submitted with the same words.
     """
 
     command: str
@@ -27,6 +29,16 @@ class Submit:
     lease_seconds: int
     dialect: str
     retry_seconds: int = 0
+    priority: int = 0
+    not_before: float | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAll:
+    """Queue all of these jobs, or none."""
+
+    orders: tuple[Submit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,26 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """Say how far a job is, and what it printed: `text` begins after the first `offset` characters of this lease's."""
+
+    job_id: str
+    epoch: int | None
+    text: str = ""
+    offset: int | None = None
+    percent: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a job that nobody wants any more, queued or running."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Requeue:
     """Queue a dead job again."""
 
@@ -97,6 +129,20 @@ class Look:
 
     job_id: str
     wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Read what a job reported after an event, waiting up to `wait` seconds for more, its end or another status.
+
+    Another than `status`, the one that the caller knows; where it is None, than when the wait begins.
+    """
+
+    job_id: str
+    after: int
+    limit: int
+    wait: float = 0.0
+    status: Status | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +160,23 @@ class Browse:
 @dataclass(frozen=True, slots=True)
 class Survey:
     """Read how much there is to do, and who does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Deliver no job until the queue is resumed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Deliver jobs again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShowQueue:
+    """Read how many jobs there are, and whether the queue is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +248,8 @@ class ReadLog:
 
 
 AgentCommand = ReadLog | ListAgents | ShowAgent | Register | Remove | Cordon | Assign | Post
-Command = Submit | Claim | Renew | Release | Hold | Finish | Fail | Requeue | Look | Browse | Survey | AgentCommand
+QueueCommand = Pause | Resume | ShowQueue | Survey
+HolderCommand = Renew | Release | Finish | Fail | Report
+WorkCommand = Claim | Hold | HolderCommand
+JobCommand = Submit | SubmitAll | Cancel | Requeue | Look | Follow | Browse
+Command = AgentCommand | QueueCommand | WorkCommand | JobCommand

@@ -6,7 +6,7 @@
       ├─release, expire─┘ └────cancel─────▶ failed (outcome "cancelled"; a queued one too)
       └─fail (where failures are tried again, until the last delivery: then dead); requeue (of a dead one)
 
-A job that is tried again is queued with a time before which nobody gets it (`not_before`).
+A job that is tried again, or was submitted for later, is queued with a time before which nobody gets it (`not_before`).
 Times are seconds since the epoch, as floats.
 """
 
@@ -76,10 +76,15 @@ class Job:
         requires: The capability requirement as its submitter wrote it; `route` is its meaning.
         retry_seconds: How long the first reported failure puts it off, each further one twice as long;
             0 where a reported failure is final.
-        not_before: When it is tried again; nobody gets it before `ready` has taken this away.
+        priority: The highest comes first; among equals the oldest.
+        submitter: Whose token it was submitted with, None for a shared one; each has its own idempotency keys.
+        idempotency_key: Under which a repeated submission is known as this one.
+        fingerprint: What the submission under that key said, as a digest.
+        not_before: When it is ready, for the first time or to be tried again; `fall_due` then takes this away.
         heartbeat_at: When its lease was granted or renewed last.
         lease_epoch: Number of the current or last lease; every delivery gets a higher one.
         attempts: Deliveries charged against `max_deliveries`.
+        progress: How far its worker says it is, in percent; with a note of the worker's.
     """
 
     id: str
@@ -92,6 +97,10 @@ class Job:
     lease_seconds: int
     max_deliveries: int
     retry_seconds: int = 0
+    priority: int = 0
+    submitter: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
     not_before: float | None = None
     status: Status = Status.QUEUED
     outcome: Outcome | None = None
@@ -102,6 +111,8 @@ class Job:
     lease_epoch: int = 0
     attempts: int = 0
     worker: str | None = None
+    progress: int | None = None
+    progress_note: str | None = None
     result: str | None = None
     error: str | None = None
 
@@ -127,6 +138,8 @@ def deliver(job: Job, worker: str | None, now: float, lease_seconds: int | None 
         heartbeat_at=now,
         lease_epoch=job.lease_epoch + 1,
         attempts=job.attempts + 1,
+        progress=None,
+        progress_note=None,
         error=None,
     )
 
@@ -140,6 +153,23 @@ def renew(job: Job, lease: Lease, now: float, lease_seconds: int | None = None) 
     """
     _require_running(job, lease)
     return replace(job, lease_until=now + (lease_seconds or job.lease_seconds), heartbeat_at=now)
+
+
+def report(job: Job, lease: Lease, percent: int | None, note: str | None) -> Job:
+    """Say how far a running job is; None leaves what was said before.
+
+    Raises:
+        NotRunningError: The job is not running.
+        LeaseLostError: The caller does not hold the current lease.
+    """
+    _require_running(job, lease)
+    if percent is None and note is None:
+        return job
+    return replace(
+        job,
+        progress=job.progress if percent is None else percent,
+        progress_note=job.progress_note if note is None else note,
+    )
 
 
 def release(job: Job, lease: Lease) -> Job:

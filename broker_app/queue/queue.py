@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 import logging
+import operator
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from secrets import SystemRandom
 from typing import TYPE_CHECKING
 
 from broker_app.queue import job as transitions
-from broker_app.queue.job import Job, Lease, Worker
+from broker_app.queue.job import Job, Lease, Route, Worker
 from broker_app.queue.rate import RateLimit
+from broker_app.queue.store import Event, Pause
 from broker_app.queue.waiting import Waiter, Waiters
 
 if TYPE_CHECKING:
-    from broker_app.queue.commands import Browse, Submit
+    from broker_app.queue.commands import Browse, Follow, Report, Submit
     from broker_app.queue.store import Counts, Listener, Page, Store
 
 _RANDOM = SystemRandom()
@@ -37,14 +42,24 @@ class Queue:
         clock: Seconds since the epoch.
         max_unfinished: How many jobs may be queued or running, 0 for any number.
         per_minute: How many jobs one submitter may submit a minute, 0 for any number.
+        retention_seconds: How long after their end jobs are kept, 0 for ever.
 
     Attributes:
         tally: What happened since the start, for the metrics.
     """
 
-    def __init__(self, store: Store, clock: Clock, *, max_unfinished: int = 0, per_minute: int = 0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        max_unfinished: int = 0,
+        per_minute: int = 0,
+        retention_seconds: int = 0,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._retention_seconds = retention_seconds
         self._max_unfinished = max_unfinished
         self._rate = RateLimit(per_minute)
         self._waiters = Waiters()
@@ -58,24 +73,25 @@ class Queue:
         Raises:
             QueueFullError: As many jobs as allowed are unfinished.
             TooManySubmissionsError: The submitter used up its minute's share.
+            KeyReusedError: Its idempotency key stands for another submission.
+        """
+        (job,) = await self.submit_all((order,), submitter)
+        return job
+
+    async def submit_all(self, orders: tuple[Submit, ...], submitter: str | None = None) -> tuple[Job, ...]:
+        """Queue jobs, all or none. They are on disk when this returns.
+
+        Raises:
+            QueueFullError: More jobs than allowed would be unfinished.
+            TooManySubmissionsError: The submitter used up its minute's share.
+            KeyReusedError: An idempotency key of the submitter's stands for another submission.
         """
         now = self._clock()
-        self._rate.admit(submitter, now)
-        job = Job(
-            id=str(uuid.uuid4()),
-            dialect=order.dialect,
-            command=order.command,
-            payload=order.payload,
-            requires=order.requires,
-            route=order.route,
-            created_at=now,
-            lease_seconds=order.lease_seconds,
-            max_deliveries=order.max_deliveries,
-            retry_seconds=order.retry_seconds,
-        )
-        await self._store.add(job, limit=self._max_unfinished)
-        self.tally["jobs_submitted"] += 1
-        return job
+        self._rate.admit(submitter, now, len(orders))
+        new = tuple(_job(order, submitter, now) for order in orders)
+        kept = await self._store.add(new, limit=self._max_unfinished)
+        self.tally["jobs_submitted"] += sum(map(operator.is_, new, kept))
+        return kept
 
     async def claim(
         self,
@@ -127,13 +143,43 @@ class Queue:
         if wait <= 0:
             return await self._store.get(job_id)
         deadline = asyncio.get_running_loop().time() + wait
-        with self._waiters.for_end(job_id) as waiter:
+        with self._waiters.for_job(job_id) as waiter:
             _stop_on(hangup, waiter)
-            job = await self._store.get(job_id)
-            if job.finished:
-                return job
-            await waiter.wait(deadline)
-        return await self._store.get(job_id)
+            while True:
+                waiter.answer()
+                job = await self._store.get(job_id)
+                if job.finished or not await waiter.wait(deadline):
+                    return job
+
+    async def follow(
+        self, query: Follow, *, hangup: asyncio.Future[None] | None = None
+    ) -> tuple[Job, tuple[Event, ...], int]:
+        """Read what a job reported after an event, waiting up to `query.wait` seconds for more, its end or `hangup`.
+
+        It waits no longer when the job's status has changed either. With the events comes the number after which to
+        go on.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        deadline = asyncio.get_running_loop().time() + query.wait
+        known = query.status
+        with self._waiters.for_job(query.job_id) as waiter:
+            _stop_on(hangup, waiter)
+            while True:
+                waiter.answer()
+                job = await self._store.get(query.job_id)
+                known = known or job.status
+                events = await self._store.events(query.job_id, query.after, query.limit)
+                if events or job.finished or job.status is not known or not await waiter.wait(deadline):
+                    return job, events, events[-1].n if events else query.after
+
+    async def report(self, command: Report, lease: Lease) -> Job:
+        """Keep what a job's worker reports. Raises as `job.report`, and JobNotFoundError."""
+        event = Event(self._clock(), command.text or None, command.offset, command.percent, command.note)
+        return await self._store.report(
+            command.job_id, lambda job: transitions.report(job, lease, command.percent, command.note), event
+        )
 
     async def renew(self, job_id: str, lease: Lease, lease_seconds: int | None = None) -> Job:
         """Extend a lease. Raises as `job.renew`, and JobNotFoundError."""
@@ -194,6 +240,25 @@ class Queue:
             disowned += jobs
         return tuple(disowned)
 
+    async def pause(self, reason: str) -> None:
+        """Deliver nothing until `resume`. What is running goes on."""
+        await self._store.pause(Pause(self._clock(), reason))
+
+    async def resume(self) -> None:
+        """Deliver jobs again, to whoever waits first."""
+        await self._store.pause(None)
+        self._waiters.look_again()
+
+    def paused(self) -> Pause | None:
+        """The pause, if there is one."""
+        return self._store.paused()
+
+    async def forget(self) -> None:
+        """Remove the jobs that ended longer ago than they are kept."""
+        if self._retention_seconds:
+            while await self._store.forget(self._clock() - self._retention_seconds):
+                pass
+
     async def browse(self, query: Browse) -> Page:
         """Read jobs, newest first."""
         return await self._store.browse(query)
@@ -217,6 +282,11 @@ class Queue:
     def on_loss(self, listener: Callable[[frozenset[str | None]], None]) -> None:
         """Have the workers announced whose leases have ended, before the jobs are anybody else's."""
         self._loss_listeners.append(listener)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody can wait any more."""
+        return self._waiters.stopped
 
     def stop_waiting(self) -> None:
         """Answer everybody who waits, and let nobody wait from now on."""
@@ -253,7 +323,9 @@ class Queue:
                 listener(losers)
             await self._waiters.dismiss(losers)
             for job in await self._store.take_due(now, partial(transitions.fall_due, now=now)):
-                if job.finished or job.error is None:  # a failed try leaves its error, a lost lease none
+                if job.finished or (
+                    job.lease_epoch and job.error is None
+                ):  # a failed try leaves its error; one for later was never leased
                     self.tally["leases_lost"] += 1
                     _LOG.warning("lease lost: job %s (%s) is %s", job.id, job.command, job.outcome or job.status)
 
@@ -270,8 +342,34 @@ class Queue:
     def _on_change(self, job: Job) -> None:
         if job.ready:
             self._waiters.offer(job)
-        elif job.finished:
-            self._waiters.ended(job)
+        self._waiters.changed(job)
+
+
+def _job(order: Submit, submitter: str | None, now: float) -> Job:
+    later = order.not_before is not None and order.not_before > now
+    return Job(
+        id=str(uuid.uuid4()),
+        dialect=order.dialect,
+        command=order.command,
+        payload=order.payload,
+        requires=order.requires,
+        route=order.route,
+        created_at=now,
+        lease_seconds=order.lease_seconds,
+        max_deliveries=order.max_deliveries,
+        retry_seconds=order.retry_seconds,
+        priority=order.priority,
+        not_before=order.not_before if later else None,
+        submitter=submitter,
+        idempotency_key=order.idempotency_key,
+        fingerprint=None if order.idempotency_key is None else _fingerprint(order),
+    )
+
+
+def _fingerprint(order: Submit) -> str:
+    """A digest of all that a submission says."""
+    said = (*dataclasses.astuple(replace(order, route=Route())), order.route.agent, sorted(order.route.needs))
+    return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 def _stop_on(hangup: asyncio.Future[None] | None, waiter: Waiter) -> None:

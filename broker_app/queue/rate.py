@@ -16,17 +16,19 @@ class RateLimit:
         self._per_minute = per_minute
         self._times: dict[str | None, deque[float]] = {}
 
-    def admit(self, submitter: str | None, now: float) -> None:
-        """Count one submission.
+    def admit(self, submitter: str | None, now: float, count: int = 1) -> None:
+        """Count submissions, all or none.
 
         Raises:
-            TooManySubmissionsError: The minute's share is used up; the submission is not counted.
+            TooManySubmissionsError: They are more than is left of the minute's share.
         """
         if self._per_minute == 0:
             return
         times = self._times.setdefault(submitter, deque())
         while times and times[0] <= now - _WINDOW_SECONDS:
             times.popleft()
-        if len(times) >= self._per_minute:
-            raise TooManySubmissionsError(times[0] + _WINDOW_SECONDS - now)
-        times.append(now)
+        if len(times) + count > self._per_minute:
+            # The last of those that must be out of the window first; a batch above the share never fits.
+            oldest = times[min(len(times) + count - self._per_minute, len(times)) - 1] if times else now
+            raise TooManySubmissionsError(oldest + _WINDOW_SECONDS - now)
+        times.extend([now] * count)

@@ -6,37 +6,30 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from broker_app.errors import JobNotFoundError, QueueFullError
-from broker_app.queue.job import Job, Outcome, Route, Status, Worker
+from broker_app.errors import JobNotFoundError, KeyReusedError, QueueFullError
+from broker_app.queue import listing
+from broker_app.queue.job import Job, Outcome, Status, Worker
 from broker_app.queue.routes import RouteIndex
-from broker_app.queue.store import Counts, Page
+from broker_app.queue.rows import INSERT, UPDATE, inserted, job_of, needs_of, route_of, updated
+from broker_app.queue.store import Counts, Event, Page, Pause
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
     from broker_app.database import Database, Operation
     from broker_app.queue.commands import Browse
     from broker_app.queue.store import Listener, Transition
 
 _DUE_BATCH = 500
-_LOOKS = 5000
-_PAGE_CHARACTERS = 2**20
-_INSERT = """
-INSERT INTO jobs (id, dialect, command, payload, requires, agent, needs, created_at, lease_seconds, max_deliveries,
-    retry_seconds, status, lease_epoch, attempts)
-VALUES (:id, :dialect, :command, :payload, :requires, :agent, :needs, :created_at, :lease_seconds, :max_deliveries,
-    :retry_seconds, :status, :lease_epoch, :attempts)
+# Of what one job reported, in characters; each event counts as so many more.
+_MAX_REPORTED = 2**20
+_EVENT_OVERHEAD = 64
+_BY_KEY = "SELECT * FROM jobs WHERE coalesce(submitter, '') = ? AND idempotency_key = ?"
+_NEXT = """
+SELECT n, priority FROM jobs WHERE status = 'queued' AND not_before IS NULL AND agent IS ? AND needs = ?
+ORDER BY priority DESC, n LIMIT 1
 """
-_UPDATE = """
-UPDATE jobs SET agent = :agent, status = :status, outcome = :outcome, started_at = :started_at,
-    finished_at = :finished_at,
-    lease_until = :lease_until, lease_epoch = :lease_epoch, attempts = :attempts, worker = :worker,
-    result = :result, error = :error, not_before = :not_before, heartbeat_at = :heartbeat_at
-WHERE id = :id
-"""
-_OLDEST = (
-    "SELECT n FROM jobs WHERE status = 'queued' AND not_before IS NULL AND agent IS ? AND needs = ? ORDER BY n LIMIT 1"
-)
 _READY_ROUTES = "SELECT DISTINCT agent, needs FROM jobs WHERE status = 'queued' AND not_before IS NULL"
 _LOST = "SELECT * FROM jobs WHERE status = 'running' AND lease_until <= ? ORDER BY lease_until LIMIT ?"
 _LOSERS = "SELECT worker FROM jobs WHERE status = 'running' AND lease_until <= ?"
@@ -63,14 +56,16 @@ _RUNNING = """
 SELECT worker, id FROM jobs WHERE coalesce(outcome, status) = 'running' AND worker IS NOT NULL ORDER BY n
 """
 _RUNNING_BY = "SELECT * FROM jobs WHERE status = 'running' AND worker = ? ORDER BY lease_until"
-# The index that leads to a filter's jobs, newest first, and the filter.
-_FILTERS = {
-    "state": ("jobs_of_state", "coalesce(outcome, status) = :state"),
-    "failed": ("jobs_failed", "status = 'failed'"),
-    "agent": ("jobs_of_agent", "coalesce(worker, agent) = :agent"),
-    "command": ("jobs_of_command", "command = :command"),
-}
-_END = 2**63 - 1
+_ADD_EVENT = """
+INSERT INTO events (job, at, epoch, start, text, percent, note)
+SELECT n, :at, :epoch, :start, :text, :percent, :note FROM jobs WHERE id = :id ON CONFLICT DO NOTHING
+"""
+_CHARGE = "UPDATE jobs SET reported = reported + :size WHERE id = :id AND reported + :size <= :most"
+_EVENTS = """
+SELECT events.* FROM events JOIN jobs ON jobs.n = events.job
+WHERE jobs.id = ? AND events.n > ? ORDER BY events.n LIMIT ?
+"""
+_OLD = "SELECT n, outcome FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?"
 _J = TypeVar("_J", Job, "Job | None", tuple[Job, ...])
 
 
@@ -85,6 +80,7 @@ class SqliteStore:
         self._routes = RouteIndex()
         # How many jobs there are of each kind: to count a million takes long. Others may read it, so it is replaced.
         self._tally: Counter[str] = Counter()
+        self._pause: Pause | None = None
 
     @classmethod
     async def open(cls, database: Database) -> SqliteStore:
@@ -98,28 +94,31 @@ class SqliteStore:
         """See `Store`."""
         self._listeners.append(listener)
 
-    async def add(self, job: Job, *, limit: int) -> None:
+    async def add(self, jobs: tuple[Job, ...], *, limit: int) -> tuple[Job, ...]:
         """See `Store`."""
 
-        def insert(connection: sqlite3.Connection) -> Job:
-            if 0 < limit <= self._tally.total() - self._tally["dead"]:
+        def insert(connection: sqlite3.Connection) -> tuple[Job, ...]:
+            kept = _known(connection, jobs)
+            new = [job for job, earlier in zip(jobs, kept, strict=True) if job is earlier]
+            if 0 < limit < self._tally.total() - self._tally["dead"] + len(new):
                 raise QueueFullError
-            connection.execute(_INSERT, _values(job))
-            self._count(None, job)
-            self._routes.add(job.route)
-            return job
+            connection.executemany(INSERT, map(inserted, new))
+            self._count((), new)
+            for route in {job.route for job in new}:
+                self._routes.add(route)
+            return kept
 
-        await self._write(insert)
+        return await self._write(insert)
 
     async def claim(self, worker: Worker, transition: Transition) -> Job | None:
         """See `Store`."""
 
         def lease(connection: sqlite3.Connection) -> Job | None:
-            n = self._oldest(connection, worker)
+            n = None if self._pause else self._next(connection, worker)
             if n is None:
                 return None
             row = connection.execute("SELECT * FROM jobs WHERE n = ?", (n,)).fetchone()
-            return self._apply(connection, _job(row), transition)
+            return self._apply(connection, job_of(row), transition)
 
         return await self._write(lease, durable=False)
 
@@ -141,7 +140,7 @@ class SqliteStore:
 
         def take_due(connection: sqlite3.Connection) -> tuple[Job, ...]:
             rows = [row for query in (_LOST, _PUT_OFF) for row in connection.execute(query, (now, _DUE_BATCH))]
-            return tuple(self._apply(connection, _job(row), transition) for row in rows)
+            return tuple(self._apply(connection, job_of(row), transition) for row in rows)
 
         return await self._write(take_due)
 
@@ -151,7 +150,7 @@ class SqliteStore:
         """See `Store`."""
 
         def take_back(connection: sqlite3.Connection) -> tuple[Job, ...]:
-            jobs = map(_job, connection.execute(_RUNNING_BY, (worker,)).fetchall())
+            jobs = map(job_of, connection.execute(_RUNNING_BY, (worker,)).fetchall())
             missing = [job for job in jobs if (job.id, job.lease_epoch) not in leases]
             return tuple(self._apply(connection, job, transition) for job in missing)
 
@@ -162,7 +161,7 @@ class SqliteStore:
 
         def disown(connection: sqlite3.Connection) -> tuple[Job, ...]:
             rows = connection.execute(_QUEUED_FOR, {"agent": agent, "limit": _DUE_BATCH}).fetchall()
-            return tuple(self._apply(connection, _job(row), transition) for row in rows)
+            return tuple(self._apply(connection, job_of(row), transition) for row in rows)
 
         return await self._write(disown)
 
@@ -178,17 +177,7 @@ class SqliteStore:
 
     async def browse(self, query: Browse) -> Page:
         """See `Store`."""
-        filters = _filters(query)
-        values = {**filters, "limit": query.limit + 1, "before": query.before or _END, "looks": _LOOKS}
-
-        def browse(connection: sqlite3.Connection) -> Page:
-            # Of what one filter leaves, any number may be none of the others': a page looks at so many, and no more.
-            row = connection.execute(_last_look(*filters), values).fetchone() if len(filters) > 1 else None
-            end = row["n"] if row else None
-            page = _page(connection.execute(_browse(*filters), {**values, "end": end or 0}), query.limit)
-            return Page(page.jobs, page.before or end)
-
-        return await self._database.read(browse)
+        return await self._database.read(lambda connection: listing.browse(connection, query))
 
     async def counts(self) -> Counts:
         """See `Store`."""
@@ -202,6 +191,56 @@ class SqliteStore:
         for worker, job_id in rows:
             ids.setdefault(worker, []).append(job_id)
         return ids
+
+    async def report(self, job_id: str, transition: Transition, event: Event) -> Job:
+        """See `Store`."""
+
+        def report(connection: sqlite3.Connection) -> Job:
+            job = self._apply(connection, _find(connection, job_id), transition)
+            size = _EVENT_OVERHEAD + len(event.text or "") + len(event.note or "")
+            if connection.execute(_CHARGE, {"id": job_id, "size": size, "most": _MAX_REPORTED}).rowcount:
+                connection.execute(_ADD_EVENT, {"id": job_id, "epoch": job.lease_epoch, **_event_values(event)})
+            return job
+
+        return await self._write(report, durable=False)
+
+    async def events(self, job_id: str, after: int, limit: int) -> tuple[Event, ...]:
+        """See `Store`."""
+        rows = await self._database.read(
+            lambda connection: connection.execute(_EVENTS, (job_id, after, limit)).fetchall()
+        )
+        return tuple(_event(row) for row in rows)
+
+    async def forget(self, before: float) -> int:
+        """See `Store`."""
+
+        def forget(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(_OLD, (before, _DUE_BATCH)).fetchall()
+            numbers = [(row["n"],) for row in rows]
+            connection.executemany("DELETE FROM events WHERE job = ?", numbers)
+            connection.executemany("DELETE FROM jobs WHERE n = ?", numbers)
+            self._tally = self._tally.copy()
+            self._tally["dead"] -= sum(row["outcome"] == Outcome.DEAD for row in rows)
+            return len(rows)
+
+        return await asyncio.shield(self._database.write(forget, durable=False))
+
+    async def pause(self, pause: Pause | None) -> None:
+        """See `Store`."""
+
+        def set_pause(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM pause")
+            if pause:
+                connection.execute(
+                    "INSERT INTO pause (one, since, reason) VALUES (1, ?, ?)", (pause.since, pause.reason)
+                )
+            self._pause = pause
+
+        await asyncio.shield(self._database.write(set_pause))
+
+    def paused(self) -> Pause | None:
+        """See `Store`."""
+        return self._pause
 
     async def _write(self, operation: Operation[_J], *, durable: bool = True) -> _J:
         """Write, and announce the jobs even when the caller has gone meanwhile."""
@@ -217,22 +256,22 @@ class SqliteStore:
             if job is not None:
                 self._announce(job)
 
-    def _oldest(self, connection: sqlite3.Connection, worker: Worker) -> int | None:
+    def _next(self, connection: sqlite3.Connection, worker: Worker) -> int | None:
         heads = []
         for route in self._routes.open_to(worker):
-            row = connection.execute(_OLDEST, (route.agent, _needs(route))).fetchone()
+            row = connection.execute(_NEXT, (route.agent, needs_of(route))).fetchone()
             if row is None:
                 self._routes.discard(route)
             else:
-                heads.append(row[0])
-        return min(heads, default=None)
+                heads.append((-row["priority"], row["n"]))
+        return min(heads)[1] if heads else None
 
     def _apply(self, connection: sqlite3.Connection, job: Job, transition: Transition) -> Job:
         changed = transition(job)
         if changed is job:
             return job
-        connection.execute(_UPDATE, _values(changed))
-        self._count(job, changed)
+        connection.execute(UPDATE, updated(changed))
+        self._count((job,), (changed,))
         if changed.ready:
             self._routes.add(changed.route)
         return changed
@@ -240,13 +279,15 @@ class SqliteStore:
     def _recall(self, connection: sqlite3.Connection) -> None:
         self._routes.clear()
         for agent, needs in connection.execute(_READY_ROUTES):
-            self._routes.add(_route(agent, needs))
+            self._routes.add(route_of(agent, needs))
         self._tally = Counter(dict(connection.execute(_COUNTS).fetchone()))
+        row = connection.execute("SELECT since, reason FROM pause").fetchone()
+        self._pause = row and Pause(*row)
 
-    def _count(self, before: Job | None, after: Job) -> None:
+    def _count(self, before: Sequence[Job], after: Sequence[Job]) -> None:
         tally = self._tally.copy()
-        tally.subtract(_kinds(before))
-        tally.update(_kinds(after))
+        tally.subtract(kind for job in before for kind in _kinds(job))
+        tally.update(kind for job in after for kind in _kinds(job))
         self._tally = tally
 
     def _announce(self, job: Job) -> None:
@@ -258,113 +299,46 @@ def _find(connection: sqlite3.Connection, job_id: str) -> Job:
     row = connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None:
         raise JobNotFoundError
-    return _job(row)
+    return job_of(row)
 
 
-def _kinds(job: Job | None) -> tuple[str, ...]:
+def _kinds(job: Job) -> tuple[str, ...]:
     """As what a job is counted."""
-    if job is None or (job.finished and job.outcome is not Outcome.DEAD):
+    if job.finished and job.outcome is not Outcome.DEAD:
         return ()
     if job.status is Status.QUEUED:
         return ("ready" if job.ready else "delayed",)
     return ("dead" if job.finished else "running",)
 
 
-def _filters(query: Browse) -> dict[str, str]:
-    """What is asked for by filter, the one to be led by first: most jobs are done, and few are in another state."""
-    state = {"state": query.outcome or query.status}
-    if query.status is Status.FAILED and query.outcome is None:
-        state = {"failed": query.status}
-    others = {"agent": query.agent, "command": query.command}
-    filters = {**others, **state} if query.status is Status.DONE else {**state, **others}
-    return {name: value for name, value in filters.items() if value is not None}
+def _known(connection: sqlite3.Connection, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+    """Each job, or the one that its submitter's idempotency key stands for already."""
+    kept: list[Job] = []
+    fresh: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        if job.idempotency_key is None:
+            kept.append(job)
+            continue
+        key = (job.submitter or "", job.idempotency_key)
+        row = connection.execute(_BY_KEY, key).fetchone()
+        earlier = job_of(row) if row else fresh.setdefault(key, job)
+        if earlier.fingerprint != job.fingerprint:
+            raise KeyReusedError(job.idempotency_key, earlier.id)
+        kept.append(earlier)
+    return tuple(kept)
 
 
-def _browse(*filters: str) -> str:
-    return " ".join(("SELECT * FROM jobs", _where(*filters), "AND n >= :end ORDER BY n DESC LIMIT :limit"))
-
-
-def _last_look(*filters: str) -> str:
-    return " ".join(("SELECT n FROM jobs", _where(filters[0]), "ORDER BY n DESC LIMIT 1 OFFSET :looks"))
-
-
-def _where(*filters: str) -> str:
-    """The jobs of the filters, by the index of the first."""
-    lead = f"INDEXED BY {_FILTERS[filters[0]][0]}" if filters else ""
-    return " ".join((lead, "WHERE", " AND ".join(["n < :before", *(_FILTERS[name][1] for name in filters)])))
-
-
-def _page(rows: sqlite3.Cursor, limit: int) -> Page:
-    """As many rows as the limits allow, and a position if there are more."""
-    jobs: list[Job] = []
-    size = n = 0
-    for row in rows:
-        if len(jobs) == limit or size >= _PAGE_CHARACTERS:
-            return Page(tuple(jobs), n)
-        job, n = _job(row), row["n"]
-        jobs.append(job)
-        size += len(job.payload) + len(job.result or "") + len(job.error or "")
-    return Page(tuple(jobs), None)
-
-
-def _route(agent: str | None, needs: str) -> Route:
-    return Route(agent, frozenset(needs.split(",")) if needs else frozenset())
-
-
-def _needs(route: Route) -> str:
-    return ",".join(sorted(route.needs))
-
-
-def _job(row: sqlite3.Row) -> Job:
-    return Job(
-        id=row["id"],
-        dialect=row["dialect"],
-        command=row["command"],
-        payload=row["payload"],
-        requires=row["requires"],
-        route=_route(row["agent"], row["needs"]),
-        created_at=row["created_at"],
-        lease_seconds=row["lease_seconds"],
-        max_deliveries=row["max_deliveries"],
-        retry_seconds=row["retry_seconds"],
-        not_before=row["not_before"],
-        status=Status(row["status"]),
-        outcome=row["outcome"] and Outcome(row["outcome"]),
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        lease_until=row["lease_until"],
-        heartbeat_at=row["heartbeat_at"],
-        lease_epoch=row["lease_epoch"],
-        attempts=row["attempts"],
-        worker=row["worker"],
-        result=row["result"],
-        error=row["error"],
+def _event(row: sqlite3.Row) -> Event:
+    return Event(
+        at=row["at"], text=row["text"], offset=row["start"], percent=row["percent"], note=row["note"], n=row["n"]
     )
 
 
-def _values(job: Job) -> dict[str, Any]:
+def _event_values(event: Event) -> dict[str, Any]:
     return {
-        "id": job.id,
-        "dialect": job.dialect,
-        "command": job.command,
-        "payload": job.payload,
-        "requires": job.requires,
-        "agent": job.route.agent,
-        "needs": _needs(job.route),
-        "created_at": job.created_at,
-        "lease_seconds": job.lease_seconds,
-        "max_deliveries": job.max_deliveries,
-        "retry_seconds": job.retry_seconds,
-        "not_before": job.not_before,
-        "status": job.status,
-        "outcome": job.outcome,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "lease_until": job.lease_until,
-        "heartbeat_at": job.heartbeat_at,
-        "lease_epoch": job.lease_epoch,
-        "attempts": job.attempts,
-        "worker": job.worker,
-        "result": job.result,
-        "error": job.error,
+        "at": event.at,
+        "start": event.offset,
+        "text": event.text,
+        "percent": event.percent,
+        "note": event.note,
     }

@@ -41,21 +41,48 @@ class Counts:
     oldest: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a job reported: a piece of what it printed, or how far it is; `n` numbers it once it is kept.
+
+    `offset` is where in what was printed under one lease the text begins, in characters; kept once, it is not kept
+    again.
+    """
+
+    at: float
+    text: str | None = None
+    offset: int | None = None
+    percent: int | None = None
+    note: str | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Since when nothing is delivered, and why."""
+
+    since: float
+    reason: str
+
+
 class Store(Protocol):
     """Keeps jobs. Every method that meets trouble below raises `DatabaseError`."""
 
     def listen(self, listener: Listener) -> None:
         """Have every changed job announced on the event loop, once the change is committed."""
 
-    async def add(self, job: Job, *, limit: int) -> None:
-        """Keep a new job, durably.
+    async def add(self, jobs: tuple[Job, ...], *, limit: int) -> tuple[Job, ...]:
+        """Keep new jobs, all or none, durably; for one whose submitter used its key before, return the earlier job.
 
         Raises:
-            QueueFullError: `limit` jobs are unfinished already (0 means no limit).
+            QueueFullError: More than `limit` jobs would be unfinished (0 means no limit).
+            KeyReusedError: The earlier job's submission said something else.
         """
 
     async def claim(self, worker: Worker, transition: Transition) -> Job | None:
-        """Apply the transition to the oldest ready job that the worker may run; None if there is none.
+        """Apply the transition to the ready job that comes first of those the worker may run; None if there is none.
+
+        The highest priority comes first, and of that the oldest. During a pause there is none.
 
         Not durable: a claim lost with the machine is a redelivery, and its epoch fences it.
         """
@@ -106,3 +133,24 @@ class Store(Protocol):
 
     async def running(self) -> dict[str, list[str]]:
         """Ids of the running jobs of each named worker."""
+
+    async def report(self, job_id: str, transition: Transition, event: Event) -> Job:
+        """Apply the transition to one job and keep an event of it, if it is not kept already and there is room.
+
+        Not durable. Raises as `change`.
+        """
+
+    async def events(self, job_id: str, after: int, limit: int) -> tuple[Event, ...]:
+        """The events of a job after the one of that number, the oldest first."""
+
+    async def forget(self, before: float) -> int:
+        """Remove jobs that ended before a time, with their events; returns how many.
+
+        Does a bounded number of them; the caller asks again until there are none. Not durable.
+        """
+
+    async def pause(self, pause: Pause | None) -> None:
+        """Deliver nothing until there is no pause, durably."""
+
+    def paused(self) -> Pause | None:
+        """The pause, if there is one."""

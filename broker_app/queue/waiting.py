@@ -1,4 +1,4 @@
-"""Callers that wait: for work, or for the end of a job."""
+"""Callers that wait: for work, or for what becomes of a job."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class Waiter:
     def ring(self, job: Job) -> None:
         """Wake the caller for a job."""
         self.offer = job
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Wake the caller without a job in mind."""
         self._rung.set()
 
     def stop(self) -> None:
@@ -62,12 +66,16 @@ class Waiter:
 
 
 class Waiters:
-    """Everybody who waits on one queue."""
+    """Everybody who waits on one queue.
+
+    Attributes:
+        stopped: Whether nobody can wait any more.
+    """
 
     def __init__(self) -> None:
         self._workers: dict[Waiter, None] = {}
         self._watchers: dict[str, set[Waiter]] = {}
-        self._stopped = False
+        self.stopped = False
 
     @contextmanager
     def for_work(self, worker: Worker) -> Iterator[Waiter]:
@@ -81,8 +89,8 @@ class Waiters:
             waiter.gone.set()
 
     @contextmanager
-    def for_end(self, job_id: str) -> Iterator[Waiter]:
-        """Wait for the end of a job."""
+    def for_job(self, job_id: str) -> Iterator[Waiter]:
+        """Wait for a change of a job."""
         waiter = self._enter(Waiter())
         watchers = self._watchers.setdefault(job_id, set())
         watchers.add(waiter)
@@ -101,8 +109,13 @@ class Waiters:
             waiter.ring(job)
             return
 
-    def ended(self, job: Job) -> None:
-        """Wake every caller that waits for the end of the job."""
+    def look_again(self) -> None:
+        """Wake every caller that waits for work."""
+        for waiter in self._workers:
+            waiter.look_again()
+
+    def changed(self, job: Job) -> None:
+        """Wake every caller that waits for a change of the job."""
         for waiter in self._watchers.get(job.id, ()):
             waiter.ring(job)
 
@@ -116,11 +129,11 @@ class Waiters:
 
     def stop(self) -> None:
         """Wake everybody; nobody waits from now on."""
-        self._stopped = True
+        self.stopped = True
         for waiter in (*self._workers, *(w for watchers in self._watchers.values() for w in watchers)):
             waiter.stop()
 
     def _enter(self, waiter: Waiter) -> Waiter:
-        if self._stopped:
+        if self.stopped:
             waiter.stop()
         return waiter

@@ -16,6 +16,7 @@ import pytest
 from broker_app.dialects import Arrived, jobs, tasks
 from broker_app.dialects.tasks_answers import STATES
 from broker_app.queue import job as transitions
+from broker_app.queue import listing, rows
 from broker_app.queue import sqlite as store
 from broker_app.queue.commands import Browse, Submit
 from broker_app.queue.job import Job, Lease, Outcome, Route, Status, Worker
@@ -104,7 +105,7 @@ def test_no_list_looks_at_more_jobs_than_it_may(
     bench: Callable[..., Any], run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, asked: tuple[Any, ...]
 ) -> None:
     """Of two thousand jobs the oldest are, one of each state, of the agent and of the type: cursors lead to them."""
-    monkeypatch.setattr(store, "_LOOKS", 100)
+    monkeypatch.setattr(listing, "_LOOKS", 100)
     given = zip(("status", "agent", "type"), asked[1:], strict=True)
     query = {name: value for name, value in given if value is not None}
     command = asked[0].parse_browse(Arrived({}, {**query, "limit": "5"}, {}, b""), Settings.from_environment({}))
@@ -137,9 +138,7 @@ def test_no_list_looks_at_more_jobs_than_it_may(
 
 
 def insert(connection: sqlite3.Connection, jobs: list[Job]) -> None:
-    for job in jobs:
-        connection.execute(store._INSERT, store._values(job))
-        connection.execute(store._UPDATE, store._values(job))
+    connection.executemany(rows.INSERT, map(rows.inserted, jobs))
 
 
 def fits(job: Job, query: Browse) -> bool:
@@ -150,7 +149,7 @@ def fits(job: Job, query: Browse) -> bool:
 @pytest.mark.parametrize(
     ("query", "values", "index"),
     [
-        (store._OLDEST, (None, ""), "jobs_queued (agent=? AND needs=? AND not_before=?)"),
+        (store._NEXT, (None, ""), "jobs_queued (agent=? AND needs=? AND not_before=?)"),
         (store._LOST, (0.0, 1), "jobs_running (lease_until<?)"),
         (store._PUT_OFF, (0.0, 1), "jobs_put_off (not_before<?)"),
     ],
@@ -218,7 +217,7 @@ def test_the_counts_are_those_of_the_table(bench: Callable[..., Any], run: Calla
 def test_a_rare_type_or_agent_leads_to_what_it_has_done(
     bench: Callable[..., Any], run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_LOOKS", 100)
+    monkeypatch.setattr(listing, "_LOOKS", 100)
     done = replace(JOB, status=Status.DONE, outcome=Outcome.DONE, worker="w2")
 
     async def work() -> None:

@@ -15,7 +15,7 @@ from broker_app.broker import Broker
 from broker_app.dialects.hub import HUB_CALLS
 from broker_app.dialects.jobs import JOBS, MAX_PAYLOAD_BYTES, MAX_WAIT_SECONDS
 from broker_app.dialects.tasks import LEASE_SECONDS, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, TASKS, TYPE_PATTERN
-from broker_app.queue.sqlite import _LOOKS
+from broker_app.queue.listing import _LOOKS
 from broker_app.settings import COMMAND_PATTERN, Settings
 
 if TYPE_CHECKING:

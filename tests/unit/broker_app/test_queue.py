@@ -214,7 +214,7 @@ def test_a_waiter_that_takes_another_job_passes_its_wake_on(
                         route=Route(None, frozenset(n))) for n in "ba"]  # fmt: skip
             b.store._listeners.clear()
             for job in jobs:
-                await b.store.add(job, limit=0)
+                await b.store.add((job,), limit=0)
             b.queue._on_change(jobs[1])
             assert [job.id for job in await asyncio.gather(first, second)] == ["b", "a"]
 
@@ -278,7 +278,7 @@ def test_a_cancelled_waiter_passes_its_wake_on(bench: Callable[..., Any], run: C
             await asyncio.sleep(0.05)
             job = Job(id="j", dialect="jobs", command="ping", created_at=0, lease_seconds=60, max_deliveries=1)
             b.store._listeners.clear()
-            await b.store.add(job, limit=0)
+            await b.store.add((job,), limit=0)
             b.queue._on_change(job)
             cancelled.cancel()
             assert (await here).id == "j"
@@ -344,7 +344,7 @@ def test_a_rolled_back_claim_does_not_hide_its_route(bench: Callable[..., Any], 
 
             def claim_and_fail(connection: sqlite3.Connection) -> None:
                 connection.execute("UPDATE jobs SET status = 'running'")
-                assert b.store._oldest(connection, W1) is None
+                assert b.store._next(connection, W1) is None
                 raise ValueError("poison")
 
             with pytest.raises(ValueError, match="poison"):

@@ -24,6 +24,7 @@ DEFAULTS = Settings(
     max_result_bytes=262144,
     max_unfinished=1_000_000,
     per_minute=0,
+    retention_seconds=2592000,
     max_connections=1000,
     hub_http_port=0,
     hub_ws_port=0,
