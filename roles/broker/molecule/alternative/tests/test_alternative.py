@@ -121,6 +121,17 @@ def test_a_task_that_failed_waits_before_it_is_tried_again(root: Host) -> None:
     complete(again, success=True)
 
 
+def test_a_job_is_forgotten_some_time_after_its_end(root: Host, bot: str) -> None:
+    ended, waiting = (submit(root, bot)[1]["id"] for _ in range(2))
+    job = claim(root, "worker")
+    assert job is not None
+    assert report(root, job, "", worker="worker") == 200
+    assert call(root, f"/jobs/{ended}", f"X-Bot-Token: {BOT}")[0] == 200
+
+    root.check_output("sleep 8")  # kept for 2 s, looked for every 5
+    assert [call(root, f"/jobs/{job_id}", f"X-Bot-Token: {BOT}")[0] for job_id in (ended, waiting)] == [404, 200]
+
+
 @pytest.mark.parametrize("token", [BOT, f"{BOT}x", ""])
 def test_the_shared_bot_token_is_let_in(root: Host, token: str) -> None:
     assert submit(root, token)[0] == (200 if token == BOT else 401)
