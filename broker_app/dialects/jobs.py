@@ -48,18 +48,19 @@ if TYPE_CHECKING:
 MAX_PAYLOAD_BYTES = 262144
 MAX_REQUIRES_BYTES = 2048
 MAX_WAIT_SECONDS = 25
+MAX_BATCH = 1000
+MAX_PRIORITY = 100
+MAX_TIME = 2**40
+MAX_TEXT_BYTES = 65536
+MAX_EVENTS = 200
 _DEFAULT_DELIVERIES = 5
 _MAX_DELIVERIES = 100
 _MAX_EPOCH = 2**53
 _MAX_PAGE = 200
 _MAX_REASON_BYTES = 1024
 _MAX_HELD = 1000
-_MAX_BATCH = 1000
-_MAX_PRIORITY = 100
-_MAX_TIME = 2**40
-_MAX_TEXT_BYTES = 65536
-_MAX_EVENTS = 200
-_KEY = re.compile(r"[!-~]{1,255}")
+_MAX_EVENT = 2**62
+KEY_PATTERN = re.compile(r"[!-~]{1,255}")
 _CAPABILITY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/+@=-]{0,63}")
 _VERSION = re.compile(r"[!-~]{1,64}")
 _TOKEN_HEADERS = {Role.BOT: "x-bot-token", Role.WORKER: "x-worker-token"}
@@ -107,7 +108,9 @@ def parse_submit(arrived: Arrived, settings: Settings) -> Submit:
 
 def parse_submit_all(arrived: Arrived, settings: Settings) -> SubmitAll:
     """POST /jobs/batch `{jobs: [{as POST /jobs}]}`."""
-    jobs = Fields(read_object(arrived.body, status=400), status=400).objects("jobs", _MAX_BATCH)
+    if "idempotency-key" in arrived.headers:
+        raise MalformedError("Idempotency-Key is one job's; in a batch each job has its own idempotency_key")
+    jobs = Fields(read_object(arrived.body, status=400), status=400).objects("jobs", MAX_BATCH)
     return SubmitAll(tuple(_order_at(place, fields, settings) for place, fields in enumerate(jobs)))
 
 
@@ -135,8 +138,8 @@ def _order(fields: Fields, settings: Settings) -> Submit:
         max_deliveries=_DEFAULT_DELIVERIES if deliveries is None else deliveries,
         lease_seconds=settings.lease_seconds,
         dialect="jobs",
-        priority=fields.integer("priority", -_MAX_PRIORITY, _MAX_PRIORITY) or 0,
-        not_before=fields.optional_number("not_before", 0, _MAX_TIME),
+        priority=fields.integer("priority", -MAX_PRIORITY, MAX_PRIORITY) or 0,
+        not_before=fields.optional_number("not_before", 0, MAX_TIME),
         idempotency_key=_idempotency_key(fields.optional_text("idempotency_key")),
     )
 
@@ -181,7 +184,7 @@ def parse_report(arrived: Arrived, _settings: Settings) -> Report:
     """POST /jobs/{id}/log `{text?, offset?, progress?, note?, lease_epoch?}`."""
     fields = Fields(read_object(arrived.body, status=422), status=422)
     text, note = fields.optional_text("text") or "", fields.optional_text("note")
-    _bound("text", text, _MAX_TEXT_BYTES)
+    _bound("text", text, MAX_TEXT_BYTES)
     _bound("note", note or "", _MAX_REASON_BYTES)
     return Report(
         arrived.path["id"],
@@ -204,13 +207,15 @@ def parse_requeue(arrived: Arrived, _settings: Settings) -> Requeue:
 
 
 def parse_follow(arrived: Arrived, _settings: Settings) -> Follow:
-    """GET /jobs/{id}/events?after=&limit=&wait=, where `Last-Event-ID` may stand for `after`."""
-    last = arrived.headers.get("last-event-id")
-    name, after = ("after", arrived.query["after"]) if "after" in arrived.query else ("Last-Event-ID", last)
+    """GET /jobs/{id}/events?after=&limit=&wait=.
+
+    `Last-Event-ID` goes before `after`: who comes back to a stream sends it with the address of the first time.
+    """
+    after = number("after", arrived.query.get("after"), 0, _MAX_EVENT, 0)
     return Follow(
         arrived.path["id"],
-        after=number(name, after, 0, 2**62, 0),
-        limit=number("limit", arrived.query.get("limit"), 1, _MAX_EVENTS, _MAX_EVENTS),
+        after=number("Last-Event-ID", arrived.headers.get("last-event-id"), 0, _MAX_EVENT, after),
+        limit=number("limit", arrived.query.get("limit"), 1, MAX_EVENTS, MAX_EVENTS),
         wait=_wait(arrived),
     )
 
@@ -247,6 +252,8 @@ def parse_browse(arrived: Arrived, _settings: Settings) -> Browse:
         raise MalformedError(f"status must be one of {', '.join(Status)}")
     if outcome is not None and outcome not in list(Outcome):
         raise MalformedError(f"outcome must be one of {', '.join(Outcome)}")
+    if outcome is not None and status not in (None, Status.DONE if outcome == Outcome.DONE else Status.FAILED):
+        raise MalformedError(f"outcome must be one that a job of status {status} can have")
     return Browse(
         status=None if status is None else Status(status),
         outcome=None if outcome is None else Outcome(outcome),
@@ -265,8 +272,8 @@ def parse_agents(arrived: Arrived, _settings: Settings) -> ListAgents:
 
 
 def _idempotency_key(text: str | None) -> str | None:
-    if text is not None and not _KEY.fullmatch(text):
-        raise MalformedError(f"idempotency_key must match {_KEY.pattern}")
+    if text is not None and not KEY_PATTERN.fullmatch(text):
+        raise MalformedError(f"idempotency_key must match {KEY_PATTERN.pattern}")
     return text
 
 

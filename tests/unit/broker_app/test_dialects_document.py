@@ -10,7 +10,7 @@ import pytest
 
 from broker_app.app import DIALECTS
 from broker_app.dialects import hub_envelopes, jobs_answers, tasks_answers
-from broker_app.dialects.jobs import MAX_PAYLOAD_BYTES, MAX_WAIT_SECONDS
+from broker_app.dialects.jobs import MAX_BATCH, MAX_PAYLOAD_BYTES, MAX_PRIORITY, MAX_WAIT_SECONDS
 from broker_app.dialects.tasks import LEASE_SECONDS, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS
 from broker_app.queue.job import Job, Lease, cancel, deliver, expire, fail, finish
 from broker_app.settings import Settings
@@ -101,3 +101,7 @@ def test_defaults_and_limits() -> None:
     assert rows["retry_seconds"]["tasks"] == f"`TASKS_RETRY_SECONDS` ({settings.tasks_retry_seconds})"
     assert rows["a payload"]["jobs"] == f"{MAX_PAYLOAD_BYTES // 1024} KiB"
     assert f"up to {MAX_WAIT_SECONDS} s" in rows["a long poll"]["jobs"]
+    assert f"-{MAX_PRIORITY} to {MAX_PRIORITY} " in rows["priority"]["jobs"]
+    assert rows["at once"]["jobs"].startswith(f"{MAX_BATCH} jobs")
+    days = settings.retention_seconds // 86400
+    assert rows["kept after the end"]["jobs"] == f"{days} days (`JOB_RETENTION_SECONDS`)"

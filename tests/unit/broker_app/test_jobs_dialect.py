@@ -93,8 +93,10 @@ def test_who_a_worker_says_it_is(headers: dict[str, str], expected: Identity) ->
 
 
 def test_tokens_are_taken_by_role() -> None:
-    assert credentials({"x-bot-token": "b", "x-worker-token": "w"}) == {Role.BOT: "b", Role.WORKER: "w"}
-    assert credentials({"authorization": "Bearer b"}) == {Role.BOT: "b"}
+    tokens = {Role.BOT: "b", Role.ADMIN: "b", Role.WORKER: "w"}
+    assert credentials({"x-bot-token": "b", "x-worker-token": "w"}) == tokens
+    assert credentials({"authorization": "Bearer b"}) == {Role.BOT: "b", Role.ADMIN: "b"}
+    assert credentials({"x-worker-token": "w"}) == {Role.WORKER: "w"}
     assert credentials({"authorization": "Basic b"}) == {}
 
 

@@ -12,8 +12,8 @@ import broker_app
 from broker_app.agents import Role
 from broker_app.app import build_app
 from broker_app.broker import Broker
+from broker_app.dialects import jobs
 from broker_app.dialects.hub import HUB_CALLS
-from broker_app.dialects.jobs import JOBS, MAX_PAYLOAD_BYTES, MAX_WAIT_SECONDS
 from broker_app.dialects.tasks import LEASE_SECONDS, MAX_LEASE_SECONDS, MIN_LEASE_SECONDS, TASKS, TYPE_PATTERN
 from broker_app.queue.listing import _LOOKS
 from broker_app.settings import COMMAND_PATTERN, Settings
@@ -41,7 +41,7 @@ def test_routes_and_methods(bench: Callable[..., Any], run: Callable[[Any], Any]
 
 
 def test_who_may_call() -> None:
-    for call in (*JOBS.calls, *HUB_CALLS.calls):
+    for call in (*jobs.JOBS.calls, *HUB_CALLS.calls):
         security = DOCUMENT["paths"][call.path][call.method.lower()]["security"]
         assert {name for entry in security for name in entry} == set(call.roles)
     for call in TASKS.calls:
@@ -53,13 +53,24 @@ def test_who_may_call() -> None:
 def test_limits_and_version() -> None:
     components = DOCUMENT["components"]
     assert DOCUMENT["info"]["version"] == broker_app.__version__
-    assert components["parameters"]["Wait"]["schema"]["maximum"] == MAX_WAIT_SECONDS
+    assert components["parameters"]["Wait"]["schema"]["maximum"] == jobs.MAX_WAIT_SECONDS
     lease = {"type": "integer", "minimum": MIN_LEASE_SECONDS, "maximum": MAX_LEASE_SECONDS, "default": LEASE_SECONDS}
     assert components["parameters"]["LeaseSeconds"]["schema"] == lease
     task = components["schemas"]["TaskSubmission"]["properties"]
     assert task["type"]["pattern"] == f"^{TYPE_PATTERN.pattern}$"
     submission = components["schemas"]["Submission"]["properties"]
     assert submission["command"]["pattern"] == f"^{COMMAND_PATTERN.pattern}$"
-    assert str(MAX_PAYLOAD_BYTES) in submission["payload"]["description"]
+    assert str(jobs.MAX_PAYLOAD_BYTES) in submission["payload"]["description"]
+    priority = submission["priority"]
+    assert (-priority["minimum"], priority["maximum"]) == (jobs.MAX_PRIORITY, jobs.MAX_PRIORITY)
+    assert submission["not_before"]["maximum"] == jobs.MAX_TIME
+    assert submission["idempotency_key"]["oneOf"][0]["pattern"] == f"^{jobs.KEY_PATTERN.pattern}$"
+    schemas = components["schemas"]
+    assert schemas["Batch"]["properties"]["jobs"]["maxItems"] == jobs.MAX_BATCH
+    assert str(jobs.MAX_TEXT_BYTES) in schemas["Report"]["properties"]["text"]["description"]
+    limit = next(
+        each for each in DOCUMENT["paths"]["/jobs/{id}/events"]["get"]["parameters"] if "limit" in each.values()
+    )
+    assert limit["schema"]["maximum"] == schemas["Events"]["properties"]["events"]["maxItems"] == jobs.MAX_EVENTS
     for path in ("/jobs", "/api/tasks"):
         assert f"a look at {_LOOKS} " in DOCUMENT["paths"][path]["get"]["responses"]["200"]["description"]
