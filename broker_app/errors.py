@@ -21,6 +21,7 @@ BrokerError
     ├── NotDeadError            the job is no dead letter
     ├── LeaseLostError          the lease named by the caller is not the current one
     ├── KeyReusedError          an idempotency key stands for another submission
+    ├── BatchTooLargeError      more jobs at once than a limit can ever admit
     ├── QueueFullError
     └── TooManySubmissionsError
 """
@@ -176,6 +177,13 @@ class KeyReusedError(JobError):
 
     def __init__(self, key: str, job_id: str) -> None:
         super().__init__(f"idempotency_key {key!r} was used for another submission: job {job_id}")
+
+
+class BatchTooLargeError(JobError):
+    """More jobs were submitted at once than a limit can ever admit."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"batch too large: at most {most} jobs are admitted at once")
 
 
 class QueueFullError(JobError):

@@ -10,6 +10,7 @@ from broker_app.agents import Agent, Role
 from broker_app.dialects import Answer
 from broker_app.errors import (
     AgentNotFoundError,
+    BatchTooLargeError,
     DatabaseError,
     JobNotFoundError,
     KeyReusedError,
@@ -49,6 +50,7 @@ _STATUSES = {
     LeaseLostError: 409,
     NotRunningError: 409,
     NotDeadError: 409,
+    BatchTooLargeError: 413,
     KeyReusedError: 422,
     QueueFullError: 429,
     RegistryFullError: 429,

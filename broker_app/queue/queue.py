@@ -15,6 +15,7 @@ from functools import partial
 from secrets import SystemRandom
 from typing import TYPE_CHECKING
 
+from broker_app.errors import BatchTooLargeError
 from broker_app.queue import job as transitions
 from broker_app.queue.job import Job, Lease, Route, Worker
 from broker_app.queue.rate import RateLimit
@@ -22,6 +23,8 @@ from broker_app.queue.store import Event, Pause
 from broker_app.queue.waiting import Waiter, Waiters
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from broker_app.queue.commands import Browse, Follow, Report, Submit
     from broker_app.queue.store import Counts, Listener, Page, Store
 
@@ -61,6 +64,7 @@ class Queue:
         self._clock = clock
         self._retention_seconds = retention_seconds
         self._max_unfinished = max_unfinished
+        self._max_batch = min(filter(None, (max_unfinished, per_minute)), default=0)
         self._rate = RateLimit(per_minute)
         self._waiters = Waiters()
         self.tally: Counter[str] = Counter()
@@ -85,7 +89,10 @@ class Queue:
             QueueFullError: More jobs than allowed would be unfinished.
             TooManySubmissionsError: The submitter used up its minute's share.
             KeyReusedError: An idempotency key of the submitter's stands for another submission.
+            BatchTooLargeError: However often they are submitted, a limit is below their number.
         """
+        if 0 < self._max_batch < len(orders):
+            raise BatchTooLargeError(self._max_batch)
         now = self._clock()
         self._rate.admit(submitter, now, len(orders))
         new = tuple(_job(order, submitter, now) for order in orders)
@@ -176,9 +183,10 @@ class Queue:
 
     async def report(self, command: Report, lease: Lease) -> Job:
         """Keep what a job's worker reports. Raises as `job.report`, and JobNotFoundError."""
-        event = Event(self._clock(), command.text or None, command.offset, command.percent, command.note)
         return await self._store.report(
-            command.job_id, lambda job: transitions.report(job, lease, command.percent, command.note), event
+            command.job_id,
+            lambda job: transitions.report(job, lease, command.percent, command.note),
+            tuple(_events(command, self._clock())),
         )
 
     async def renew(self, job_id: str, lease: Lease, lease_seconds: int | None = None) -> Job:
@@ -367,9 +375,18 @@ def _job(order: Submit, submitter: str | None, now: float) -> Job:
 
 
 def _fingerprint(order: Submit) -> str:
-    """A digest of all that a submission says."""
-    said = (*dataclasses.astuple(replace(order, route=Route())), order.route.agent, sorted(order.route.needs))
+    """A digest of all that a submission says; how long leases and back-offs are comes from the settings."""
+    words = replace(order, route=Route(), lease_seconds=0, retry_seconds=0)
+    said = (*dataclasses.astuple(words), order.route.agent, sorted(order.route.needs))
     return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def _events(report: Report, now: float) -> Iterator[Event]:
+    """What others can follow of a report: a text, a progress, both or neither."""
+    if report.text:
+        yield Event(now, text=report.text, offset=report.offset)
+    if report.percent is not None or report.note is not None:
+        yield Event(now, percent=report.percent, note=report.note)
 
 
 def _stop_on(hangup: asyncio.Future[None] | None, waiter: Waiter) -> None:

@@ -17,7 +17,7 @@ class RateLimit:
         self._times: dict[str | None, deque[float]] = {}
 
     def admit(self, submitter: str | None, now: float, count: int = 1) -> None:
-        """Count submissions, all or none.
+        """Count submissions, all or none; no more at once than are allowed in a minute.
 
         Raises:
             TooManySubmissionsError: They are more than is left of the minute's share.
@@ -28,7 +28,6 @@ class RateLimit:
         while times and times[0] <= now - _WINDOW_SECONDS:
             times.popleft()
         if len(times) + count > self._per_minute:
-            # The last of those that must be out of the window first; a batch above the share never fits.
-            oldest = times[min(len(times) + count - self._per_minute, len(times)) - 1] if times else now
-            raise TooManySubmissionsError(oldest + _WINDOW_SECONDS - now)
+            last_in_the_way = times[len(times) + count - self._per_minute - 1]
+            raise TooManySubmissionsError(last_in_the_way + _WINDOW_SECONDS - now)
         times.extend([now] * count)

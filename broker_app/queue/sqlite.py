@@ -58,9 +58,10 @@ SELECT worker, id FROM jobs WHERE coalesce(outcome, status) = 'running' AND work
 _RUNNING_BY = "SELECT * FROM jobs WHERE status = 'running' AND worker = ? ORDER BY lease_until"
 _ADD_EVENT = """
 INSERT INTO events (job, at, epoch, start, text, percent, note)
-SELECT n, :at, :epoch, :start, :text, :percent, :note FROM jobs WHERE id = :id ON CONFLICT DO NOTHING
+SELECT n, :at, :epoch, :start, :text, :percent, :note FROM jobs WHERE id = :id AND reported + :size <= :most
+ON CONFLICT DO NOTHING
 """
-_CHARGE = "UPDATE jobs SET reported = reported + :size WHERE id = :id AND reported + :size <= :most"
+_CHARGE = "UPDATE jobs SET reported = reported + :size WHERE id = :id"
 _EVENTS = """
 SELECT events.* FROM events JOIN jobs ON jobs.n = events.job
 WHERE jobs.id = ? AND events.n > ? ORDER BY events.n LIMIT ?
@@ -100,7 +101,7 @@ class SqliteStore:
         def insert(connection: sqlite3.Connection) -> tuple[Job, ...]:
             kept = _known(connection, jobs)
             new = [job for job, earlier in zip(jobs, kept, strict=True) if job is earlier]
-            if 0 < limit < self._tally.total() - self._tally["dead"] + len(new):
+            if new and 0 < limit < self._tally.total() - self._tally["dead"] + len(new):
                 raise QueueFullError
             connection.executemany(INSERT, map(inserted, new))
             self._count((), new)
@@ -192,14 +193,15 @@ class SqliteStore:
             ids.setdefault(worker, []).append(job_id)
         return ids
 
-    async def report(self, job_id: str, transition: Transition, event: Event) -> Job:
+    async def report(self, job_id: str, transition: Transition, events: tuple[Event, ...]) -> Job:
         """See `Store`."""
 
         def report(connection: sqlite3.Connection) -> Job:
             job = self._apply(connection, _find(connection, job_id), transition)
-            size = _EVENT_OVERHEAD + len(event.text or "") + len(event.note or "")
-            if connection.execute(_CHARGE, {"id": job_id, "size": size, "most": _MAX_REPORTED}).rowcount:
-                connection.execute(_ADD_EVENT, {"id": job_id, "epoch": job.lease_epoch, **_event_values(event)})
+            for event in events:
+                values = _event_values(job, event)
+                if connection.execute(_ADD_EVENT, values).rowcount:
+                    connection.execute(_CHARGE, values)
             return job
 
         return await self._write(report, durable=False)
@@ -334,8 +336,12 @@ def _event(row: sqlite3.Row) -> Event:
     )
 
 
-def _event_values(event: Event) -> dict[str, Any]:
+def _event_values(job: Job, event: Event) -> dict[str, Any]:
     return {
+        "id": job.id,
+        "epoch": job.lease_epoch,
+        "size": _EVENT_OVERHEAD + len(event.text or "") + len(event.note or ""),
+        "most": _MAX_REPORTED,
         "at": event.at,
         "start": event.offset,
         "text": event.text,

@@ -134,8 +134,8 @@ class Store(Protocol):
     async def running(self) -> dict[str, list[str]]:
         """Ids of the running jobs of each named worker."""
 
-    async def report(self, job_id: str, transition: Transition, event: Event) -> Job:
-        """Apply the transition to one job and keep an event of it, if it is not kept already and there is room.
+    async def report(self, job_id: str, transition: Transition, events: tuple[Event, ...]) -> Job:
+        """Apply the transition to one job and keep events of it: those that are not kept already and have room.
 
         Not durable. Raises as `change`.
         """
