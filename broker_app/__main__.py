@@ -17,7 +17,7 @@ from broker_app import __version__
 from broker_app.agents import NAME_PATTERN, Role, mint, revoke, tokens
 from broker_app.audit import Audit
 from broker_app.errors import BrokerError, DatabaseError
-from broker_app.schema import connect
+from broker_app.schema import connect, verify
 from broker_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _command(commands, "serve", _serve, "serve the queue until SIGTERM")
-    _command(commands, "check", _check, "check the settings and the database, and print the version")
+    _command(commands, "check", _check, "check the settings and read the whole database, and print the version")
     token = commands.add_parser("token", help="mint, list or revoke tokens")
     actions = token.add_subparsers(required=True, metavar="ACTION")
     minting = _command(actions, "mint", _mint, "make a token for a name and print it")
@@ -81,7 +81,7 @@ def _serve(settings: Settings, _options: argparse.Namespace) -> None:
 
 def _check(settings: Settings, _options: argparse.Namespace) -> None:
     if settings.database.exists():
-        connect(settings.database).close()
+        verify(settings.database)
     elif not os.access(settings.database.parent, os.W_OK):
         raise DatabaseError(f"cannot create {settings.database}: check BROKER_DB")
     sys.stdout.write(f"{__version__}\n")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import secrets
+import sqlite3
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from broker_app.errors import AgentNotFoundError, DatabaseError, RegistryFullError, TokenError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Mapping
 
     from broker_app.database import Database
@@ -149,8 +149,8 @@ class Agents:
 
     async def load(self) -> None:
         """Read what was saved."""
-        rows = await self._database.read(lambda db: db.execute("SELECT * FROM agents").fetchall())
-        self._agents = {row["name"]: _agent(row) for row in rows}
+        agents = await self._database.read(lambda db: list(map(_agent, db.execute("SELECT * FROM agents"))))
+        self._agents = {agent.name: agent for agent in agents}
 
     def saw(self, name: str, *, runner_version: str | None = None, capabilities: tuple[str, ...] | None = None) -> None:
         """Note a call of an agent; what the call did not say stays as it was."""
@@ -270,17 +270,20 @@ class Agents:
 
 
 def _agent(row: sqlite3.Row) -> Agent:
-    return Agent(
-        name=row["name"],
-        last_seen=row["last_seen"],
-        runner_version=row["runner_version"],
-        capabilities=tuple(json.loads(row["capabilities"])),
-        type=row["type"],
-        metadata=json.loads(row["metadata"]),
-        health=row["health"] and json.loads(row["health"]),
-        health_at=row["health_at"],
-        cordoned=bool(row["cordoned"]),
-    )
+    try:
+        return Agent(
+            name=row["name"],
+            last_seen=row["last_seen"],
+            runner_version=row["runner_version"],
+            capabilities=tuple(json.loads(row["capabilities"])),
+            type=row["type"],
+            metadata=json.loads(row["metadata"]),
+            health=row["health"] and json.loads(row["health"]),
+            health_at=row["health_at"],
+            cordoned=bool(row["cordoned"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"a row of agents makes no sense: {error}") from error
 
 
 def _upsert(connection: sqlite3.Connection, agents: list[Agent]) -> None:

@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from broker_app.errors import BrokerError, DatabaseError, StorageFailedError, StorageFullError
-from broker_app.schema import connect
+from broker_app.errors import BrokerError, DamagedError, DatabaseError, StorageFailedError, StorageFullError
+from broker_app.schema import connect, is_damage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,12 +47,16 @@ class _Write:
 class Database:
     """The open database of a running broker. Create it on the event loop that will use it.
 
+    Once it was found damaged no write is accepted: what is acknowledged later could be lost by its restoring.
+
     Raises:
         DatabaseError: The file is foreign, newer, unreadable, or served by another broker.
     """
 
     def __init__(self, path: Path) -> None:
         self._loop = asyncio.get_running_loop()
+        self._path = path
+        self._damage = ""
         self._lock = _lock(path)
         try:
             self._writer = connect(path)
@@ -99,8 +103,8 @@ class Database:
     def _read(self, operation: Operation[T]) -> T:
         try:
             return operation(self._reader)
-        except sqlite3.Error as error:
-            raise _translated(error) from error
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise self._translated(error) from error
 
     def _run(self) -> None:
         while batch := self._next_batch():
@@ -139,15 +143,17 @@ class Database:
     def _commit(self, batch: list[_Write]) -> None:
         """Commit the batch as one transaction or, when that fails, each of its operations as its own."""
         try:
+            if self._damage:
+                raise sqlite3.DatabaseError(self._damage)
             self._transact(batch)
         except Exception as error:
             self._roll_back()
-            if len(batch) > 1 and not _is_busy(error):
+            if len(batch) > 1 and not self._damage and not _is_busy(error):
                 for write in batch:
                     self._commit([write])
                 return
             for write in batch:
-                write.error = _translated(error)
+                write.error = self._translated(error)
         self._uncheckpointed += len(batch)
 
     def _transact(self, batch: list[_Write]) -> None:
@@ -178,6 +184,22 @@ class Database:
         except sqlite3.Error as error:
             _LOG.error("rollback failed: %s", error)
 
+    def _translated(self, error: Exception) -> Exception:
+        if is_damage(error):
+            return self._damaged(error)
+        if not isinstance(error, sqlite3.Error):
+            return error
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return StorageFullError("no room left for the database")
+        return StorageFailedError(f"the database failed: {error}")
+
+    def _damaged(self, error: Exception) -> DamagedError:
+        damaged = DamagedError(self._path, error)
+        if not self._damage:
+            self._damage = str(error)
+            _LOG.critical("%s; no write is accepted until then", damaged)
+        return damaged
+
 
 def _answer(batch: list[_Write]) -> None:
     for write in batch:
@@ -192,14 +214,6 @@ def _answer(batch: list[_Write]) -> None:
 def _is_busy(error: Exception) -> bool:
     """Whether another process holds the file: each further try would wait as long again."""
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-
-
-def _translated(error: Exception) -> Exception:
-    if not isinstance(error, sqlite3.Error):
-        return error
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return StorageFullError("no room left for the database")
-    return StorageFailedError(f"the database failed: {error}")
 
 
 def _lock(path: Path) -> int:

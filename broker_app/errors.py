@@ -4,7 +4,8 @@ BrokerError
 ├── SettingsError               a variable of the environment is wrong
 ├── DatabaseError               the database file cannot be opened or used
 │   ├── StorageFullError        no room for a write; nothing of it was kept
-│   └── StorageFailedError      a write or read failed; nothing of it was kept
+│   ├── StorageFailedError      a write or read failed; nothing of it was kept
+│   └── DamagedError            the file holds what no broker wrote
 ├── TokenError                  a token cannot be minted or revoked
 ├── RegistryError               the registry of agents refuses what was asked of it
 │   ├── AgentNotFoundError
@@ -31,6 +32,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from broker_app.queue.job import Job
 
 
@@ -52,6 +55,16 @@ class StorageFullError(DatabaseError):
 
 class StorageFailedError(DatabaseError):
     """The database failed. Nothing of the write was kept."""
+
+
+class DamagedError(DatabaseError):
+    """The file holds what no broker wrote."""
+
+    def __init__(self, path: Path, found: object) -> None:
+        super().__init__(
+            f"{path} is damaged, or no database of this broker ({found}): check BROKER_DB, and restore the file as"
+            ' docs/operations.md says under "When the database is damaged"'
+        )
 
 
 class TokenError(BrokerError):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from typing import Any
 
 from broker_app.queue.job import Job, Outcome, Route, Status
-
-if TYPE_CHECKING:
-    import sqlite3
 
 _KEPT = (
     *("id", "dialect", "command", "payload", "requires", "created_at", "lease_seconds", "max_deliveries"),
@@ -23,37 +21,44 @@ UPDATE = " ".join(("UPDATE jobs SET", ", ".join(f"{column} = ?" for column in _C
 
 
 def job_of(row: sqlite3.Row) -> Job:
-    """The job in a row of all columns."""
-    return Job(
-        id=row["id"],
-        dialect=row["dialect"],
-        command=row["command"],
-        payload=row["payload"],
-        requires=row["requires"],
-        route=route_of(row["agent"], row["needs"]),
-        created_at=row["created_at"],
-        lease_seconds=row["lease_seconds"],
-        max_deliveries=row["max_deliveries"],
-        retry_seconds=row["retry_seconds"],
-        priority=row["priority"],
-        submitter=row["submitter"],
-        idempotency_key=row["idempotency_key"],
-        fingerprint=row["fingerprint"],
-        not_before=row["not_before"],
-        status=Status(row["status"]),
-        outcome=row["outcome"] and Outcome(row["outcome"]),
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        lease_until=row["lease_until"],
-        heartbeat_at=row["heartbeat_at"],
-        lease_epoch=row["lease_epoch"],
-        attempts=row["attempts"],
-        worker=row["worker"],
-        progress=row["progress"],
-        progress_note=row["progress_note"],
-        result=row["result"],
-        error=row["error"],
-    )
+    """The job in a row of all columns.
+
+    Raises:
+        sqlite3.DatabaseError: The row is none that was written.
+    """
+    try:
+        return Job(
+            id=row["id"],
+            dialect=row["dialect"],
+            command=row["command"],
+            payload=row["payload"],
+            requires=row["requires"],
+            route=route_of(row["agent"], row["needs"]),
+            created_at=row["created_at"],
+            lease_seconds=row["lease_seconds"],
+            max_deliveries=row["max_deliveries"],
+            retry_seconds=row["retry_seconds"],
+            priority=row["priority"],
+            submitter=row["submitter"],
+            idempotency_key=row["idempotency_key"],
+            fingerprint=row["fingerprint"],
+            not_before=row["not_before"],
+            status=Status(row["status"]),
+            outcome=row["outcome"] and Outcome(row["outcome"]),
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+            lease_until=row["lease_until"],
+            heartbeat_at=row["heartbeat_at"],
+            lease_epoch=row["lease_epoch"],
+            attempts=row["attempts"],
+            worker=row["worker"],
+            progress=row["progress"],
+            progress_note=row["progress_note"],
+            result=row["result"],
+            error=row["error"],
+        )
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"row {row['n']} of jobs makes no sense: {error}") from error
 
 
 def inserted(job: Job) -> tuple[Any, ...]:
