@@ -1,4 +1,4 @@
-"""The commands about agents: what they do, and giving them something to do."""
+"""The commands about agents and their nodes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import shlex
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group
 from rich.live import Live
+from rich.text import Text
 
-from fleet import broker, inventory, jobs, ssh, status
+from fleet import broker, inventory, ssh, status
 from fleet.console import out
 from fleet.errors import BrokerError
 
@@ -22,13 +24,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from fleet.broker import Broker
     from fleet.inventory import Inventory
 
 _WATCH_SECONDS = 2
-# A runner's own bound where none is said.
-_EXEC_SECONDS = 30 * 60
-# What a job may take longer from its submission to its end than its program: a queue before it, a broker that restarts.
-_AROUND_SECONDS = 60
 
 Agents = Annotated[list[str] | None, typer.Argument(metavar="[AGENT]...", help="These agents only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The same facts for programs.")]
@@ -46,9 +45,11 @@ def show_status(
     fleet = _only(_fleet(context), agents)
     with broker.connect(fleet) as client:
         if watch:
-            _watch(lambda: status.collect(fleet, client))
+            _watch(lambda: _overview(fleet, client))
+        elif as_json:
+            _show(status.collect(fleet, client), as_json=True)
         else:
-            _show(status.collect(fleet, client), as_json=as_json)
+            out.print(_overview(fleet, client))
 
 
 def show_list(
@@ -64,34 +65,6 @@ def show_list(
     with broker.connect(fleet) as client:
         known = status.collect(fleet, client)
     _show([each for each in known if each.matches(state) and kind in {None, each.type}], as_json=as_json)
-
-
-def task(
-    context: typer.Context,
-    agent: str,
-    text: Annotated[str, typer.Argument(metavar="JSON", help='Such as {"type":"exec","command":"uname -sr"}.')],
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the end of the job.")] = 600,
-) -> None:
-    """Give an agent a job, wait for its end and print what it printed; status 1 where it failed."""
-    _do(context, agent, *jobs.parse_task(text), seconds=timeout)
-
-
-def execute(
-    context: typer.Context,
-    agent: str,
-    command: Annotated[list[str], typer.Argument(help="A program with its arguments, or one line for the shell.")],
-    timeout: Annotated[int | None, typer.Option(min=1, help="Milliseconds that it may take.")] = None,
-    sudo: Annotated[bool, typer.Option("--sudo", help="As root, where the inventory lets the agent.")] = False,
-) -> None:
-    """Have an agent run a program, wait for its end and print what it printed; status 1 where it failed.
-
-    Options of fleet's own are taken wherever they stand; what follows `--` is the program's alone.
-    """
-    program: dict[str, Any] = {"command": command[0]} if len(command) == 1 else {"argv": command}
-    said = {"timeout": timeout, "sudo": sudo or None}
-    payload = {**program, **{key: value for key, value in said.items() if value is not None}}
-    seconds = timeout / 1000 if timeout else _EXEC_SECONDS
-    _do(context, agent, "exec", json.dumps(payload), seconds=seconds + _AROUND_SECONDS)
 
 
 def logs(
@@ -141,35 +114,29 @@ def _show(statuses: list[status.AgentStatus], *, as_json: bool) -> None:
         out.print(status.table(statuses))
 
 
-def _watch(collect: Callable[[], list[status.AgentStatus]]) -> None:
-    """Show the table again and again in one place; where nobody looks, one below the other."""
-    with suppress(KeyboardInterrupt), Live(status.table(collect()), console=out, auto_refresh=False) as live:
+def _overview(fleet: Inventory, client: Broker) -> RenderableType:
+    """Return the table of the agents and, in a pause, a line on that."""
+    table = status.table(status.collect(fleet, client))
+    paused = client.paused()
+    return Group(table, Text(f"\n{status.pause_line(paused)}")) if paused else table
+
+
+def _watch(look: Callable[[], RenderableType]) -> None:
+    """Show what there is again and again in one place; where nobody looks, one below the other."""
+    with suppress(KeyboardInterrupt), Live(look(), console=out, auto_refresh=False) as live:
         while True:
             time.sleep(_WATCH_SECONDS)
-            live.update(_table_or_why(collect), refresh=True)
+            live.update(_seen_or_why(look), refresh=True)
             if not out.is_terminal:
                 out.print(live.renderable)
 
 
-def _table_or_why(collect: Callable[[], list[status.AgentStatus]]) -> RenderableType:
-    """Return the table or, while the broker restarts, what it says."""
+def _seen_or_why(look: Callable[[], RenderableType]) -> RenderableType:
+    """Return what there is or, while the broker restarts, what it says."""
     try:
-        return status.table(collect())
+        return look()
     except BrokerError as error:
-        return str(error)
-
-
-def _do(context: typer.Context, agent: str, command: str, payload: str, *, seconds: float) -> None:
-    fleet = _fleet(context)
-    name = fleet.agent(agent).name
-    with broker.connect(fleet) as client:
-        job = client.finished(client.submit(name, command, payload), seconds)
-    printed, said = jobs.output(job)
-    typer.echo(printed, nl=not printed.endswith("\n") and bool(printed))
-    if said:
-        typer.echo(said.rstrip("\n"), err=True)
-    if job["status"] != "done":
-        raise typer.Exit(1)
+        return Text(str(error))
 
 
 def _become(argv: list[str]) -> None:

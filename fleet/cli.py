@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ import typer
 from invoke.exceptions import ThreadException
 from rich.markup import escape
 
-from fleet import agents, broker, deploy, inventory, nodes, protection, stack, status
+from fleet import agents, broker, deploy, inventory, jobs, nodes, protection, queue, stack, status, submit
 from fleet.console import err, out
 from fleet.errors import FleetError
 
@@ -26,12 +27,20 @@ _TAKES_OPTIONS = {"ignore_unknown_options": True}
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("status")(agents.show_status)
 app.command("list")(agents.show_list)
-app.command()(agents.task)
-app.command("exec", context_settings=_TAKES_OPTIONS)(agents.execute)
+app.command()(submit.task)
+app.command("exec", context_settings=_TAKES_OPTIONS)(submit.execute)
+app.command()(submit.batch)
+app.command("jobs")(queue.show_jobs)
+app.command()(queue.follow)
+app.command()(queue.cancel)
+app.command()(queue.requeue)
+app.command("queue")(queue.show_queue)
+app.command()(queue.pause)
+app.command()(queue.resume)
 app.command()(agents.logs)
 app.command(context_settings=_TAKES_OPTIONS)(agents.shell)
 
-_SMOKE_TASK = ("exec", json.dumps({"command": "uname -sr"}))
+_SMOKE_TASK = {"command": "uname -sr"}
 _SMOKE_SECONDS = 60
 # These commands are the lab's own program's.
 _OF_THE_LAB = ("up", "down")
@@ -80,17 +89,13 @@ def up(
     fleet = inventory.load(options.inventories)
     _deploy(options.inventories)
     with broker.connect(fleet) as client:
-        started = time.monotonic()
-        # Between them the agents see each dialect.
-        submitted = [
-            client.submit(agent, *_SMOKE_TASK, dialect=dialect)
-            for agent, dialect in zip(fleet.agents, cycle(broker.DIALECTS), strict=False)
-        ]
-        finished = [client.finished(job, _SMOKE_SECONDS) for job in submitted]
-        _step("first jobs", f"{sum(job['status'] == 'done' for job in finished)} done", time.monotonic() - started)
+        paused = client.paused()
+        all_done = bool(paused) or _first_jobs(fleet, client)
         out.print()
         out.print(status.table(status.collect(fleet, client)))
-    if any(job["status"] != "done" for job in finished):
+        if paused:
+            out.print(f"\nno agent was given a first job: {status.pause_line(paused)}", markup=False)
+    if not all_done:
         raise FleetError("not every agent finished its first job; see the table")
 
 
@@ -169,6 +174,26 @@ def _deploy(sources: list[Path]) -> None:
     _step("deployment", f"changed={sum(report.changed.values())} on {len(report.changed)} hosts", total)
 
 
+def _first_jobs(fleet: inventory.Inventory, client: broker.Broker) -> bool:
+    """Have each agent do a job; say whether all of them did."""
+    started = time.monotonic()
+    # Between them the agents see each dialect.
+    submitted = [
+        _submit_first(client, agent, dialect)
+        for agent, dialect in zip(fleet.agents, cycle(broker.DIALECTS), strict=False)
+    ]
+    finished = [client.finished(job, _SMOKE_SECONDS) for job in submitted]
+    done = [job["status"] for job in finished].count("done")
+    _step("first jobs", f"{done} done", time.monotonic() - started)
+    return done == len(finished)
+
+
+def _submit_first(client: broker.Broker, agent: str, dialect: str) -> str:
+    if dialect == "jobs":
+        return client.submit(jobs.order("exec", json.dumps(_SMOKE_TASK), agent=agent))
+    return client.submit_in(dialect, agent, "exec", _SMOKE_TASK)
+
+
 def _step(what: str, detail: str, seconds: float) -> None:
     out.print(f"{what:<14} {detail:<48} {seconds:6.1f} s")
 
@@ -202,6 +227,9 @@ def _enter_lab() -> None:
 
 def main() -> None:
     """Run the command line; what a person can mend ends in one line and status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a job printed may have more characters than this terminal's encoding.
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except (FleetError, OSError, subprocess.SubprocessError, paramiko.SSHException, ThreadException) as error:

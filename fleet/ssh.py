@@ -39,14 +39,26 @@ def connect(node: Node) -> Iterator[fabric.Connection]:
         connection.open()
     except (OSError, EOFError, paramiko.SSHException) as error:
         connection.client.close()
-        raise ConnectError(f"{node.name}: no SSH to {node.address}: {error or type(error).__name__}") from error
+        raise ConnectError(f"{node.name}: no SSH to {node.address}: {str(error) or type(error).__name__}") from error
     with connection:
         yield connection
 
 
 @contextmanager
 def tunnel(connection: fabric.Connection, remote_port: int) -> Iterator[int]:
-    """Give a port on this machine's loopback that leads to one on the node's, while the context lasts."""
+    """Give a port on this machine's loopback that leads to one on the node's, while the context lasts.
+
+    Raises:
+        ConnectError: nothing listens there; the tunnel would only tell by its silence.
+    """
+    loopback = "127.0.0.1"
+    try:
+        probed = connection.transport.open_channel(
+            "direct-tcpip", (loopback, remote_port), (loopback, 0), timeout=_CONNECT_SECONDS
+        )
+        probed.close()
+    except (EOFError, paramiko.SSHException) as error:
+        raise ConnectError(f"{connection.host}: port {remote_port} cannot be reached there: {error}") from error
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

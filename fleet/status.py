@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
-from fleet import jobs
+from fleet import jobs, times
 
 if TYPE_CHECKING:
     from fleet.broker import Broker
@@ -65,8 +66,14 @@ def table(statuses: list[AgentStatus]) -> Table:
     for status in statuses:
         runner = status.runner or "-"
         last = jobs.summary(status.last_job)
-        shown.add_row(status.agent, status.type, status.node, runner, status.dialect, status.state, last)
+        shown.add_row(status.agent, status.type, status.node, runner, status.dialect, status.state, Text(last))
     return shown
+
+
+def pause_line(paused: dict[str, Any]) -> str:
+    """Return what a person needs to know of the queue's pause, in a line."""
+    why = f": {paused['reason']}" if paused["reason"] else ""
+    return f"the queue is paused since {times.moment(paused['since'])}{why}; fleet resume ends it"
 
 
 def _state(known: dict[str, Any] | None) -> str:

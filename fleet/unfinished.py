@@ -134,7 +134,7 @@ def _asked(client: httpx.Client, path: str, **parameters: str) -> Any:
     try:
         return client.get(f"/{path}", params=parameters).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
-        raise StackError(f"Hetzner's API did not answer GET {path}: {error or type(error).__name__}") from error
+        raise StackError(f"Hetzner's API did not answer GET {path}: {str(error) or type(error).__name__}") from error
 
 
 def _is_whole_server(resource: Mapping[str, Any]) -> bool:
