@@ -64,9 +64,9 @@ async def _events(
         if is_last or broker.queue.stopped:
             return
         try:
-            await broker.recheck(caller)
             further = replace(command, after=after, wait=_WAIT_SECONDS, status=job.status)
             page = await broker.perform(further, caller, hangup)
+            await broker.recheck(caller)
         except BrokerError:
             return
 
