@@ -44,6 +44,9 @@ CALLS: dict[str, Callable[[Bench], Awaitable[Any]]] = {
     "hold": lambda b: b.queue.hold("w1", frozenset()),
     "disown": lambda b: b.queue.disown("w1", "", requeue=True),
     "running": lambda b: b.queue.running(),
+    "submit under a key": lambda b: b.queue.submit(replace(ORDER, idempotency_key="k")),
+    "forget": lambda b: b.store.forget(0.0),
+    "events": lambda b: b.store.events("", 0, 1),
     "counts": lambda b: b.queue.counts(),
 }
 
