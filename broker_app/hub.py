@@ -20,7 +20,7 @@ from broker_app.dialects.hub import HUB
 from broker_app.dialects.jobs_answers import malformed
 from broker_app.errors import BrokerError, DatabaseError, JobError, MalformedError, RefusedError
 from broker_app.queue.commands import Claim, Hold, Post, Renew
-from broker_app.queue.job import Lease, Status
+from broker_app.queue.job import Lease, Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -119,6 +119,8 @@ class Hub:
         if line is not None and (job.status is not Status.RUNNING or job.worker != line.name):
             del self._holders[job.id]
             line.free(job.id)
+            if job.outcome is Outcome.CANCELLED:
+                line.cancelled.put_nowait(job)
 
 
 class Line:
@@ -142,10 +144,11 @@ class Line:
         self.name = caller.worker.name or ""
         self.mail = asyncio.Event()
         self.mail.set()
+        self.cancelled: asyncio.Queue[Job] = asyncio.Queue()
         self._held: set[str] = set()
         self._given: dict[str, int] = {}
         self._room = asyncio.Event()
-        self._greetings = 0
+        self._greeted = False
         self._greeting = asyncio.Lock()
         self._pace = Pace(_PER_SECOND, _BURST)
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -165,13 +168,14 @@ class Line:
 
     async def run(self) -> None:
         """Hand out jobs and messages, and take what comes, until the line ends."""
-        work = [asyncio.create_task(self._guard(part())) for part in (self._listen, self._hand_out, self._bring_mail)]
+        parts = (self._hand_out, self._listen, self._bring_mail, self._tell_of_cancelled)
+        work = [asyncio.create_task(self._guard(part())) for part in parts]
         await self._over
         self._room.set()
         self.mail.set()
         # A claim that is under way ends by itself, so that what it took is given back.
-        work[0].cancel()
-        work[2].cancel()
+        for task in work[1:]:
+            task.cancel()
         with suppress(WebSocketDisconnect, RuntimeError):
             await self._websocket.close(*self._farewell)
         await asyncio.gather(*work, return_exceptions=True)
@@ -256,8 +260,8 @@ class Line:
     async def _renew(self, listed: frozenset[tuple[str, int]] | None) -> dict[str, Any]:
         """Renew the leases that an agent lists or, where it lists none, those that it was given over this line."""
         given = frozenset(self._given.items())
-        if listed is not None and self._greetings == 0:
-            self._greetings += 1
+        if listed is not None and not self._greeted:
+            self._greeted = True
             async with self._greeting:
                 # What was handed out meanwhile may still be on its way to the agent.
                 await self._perform(Hold(listed | given))
@@ -286,14 +290,14 @@ class Line:
             if len(self._held) >= self._slots:
                 await self._room.wait()
                 continue
-            async with self._greeting:  # a claim may overtake what a greeting takes back
-                greetings = self._greetings
+            async with self._greeting:
+                pass  # else a claim may overtake what the greeting takes back
             job = await self._perform(Claim(_CLAIM_SECONDS))
-            if job is not None and (greetings == self._greetings or await self._still_mine(job)):
+            if job is not None:
                 await self._give(job)
 
     async def _still_mine(self, job: Job) -> bool:
-        """Whether a job is still the agent's: a greeting during its claim took back what the agent did not list."""
+        """Whether a job is still the agent's: it may have been cancelled meanwhile, or a greeting did not list it."""
         async with self._greeting:
             now = await self._broker.queue.look(job.id)
         return now.status is Status.RUNNING and now.lease_epoch == job.lease_epoch
@@ -305,6 +309,9 @@ class Line:
         self._held.add(job.id)
         self._given[job.id] = job.lease_epoch
         self._hub.watch([job.id], self)
+        if not await self._still_mine(job):
+            self.free(job.id)
+            return
         try:
             await self._send(envelopes.task(job, time.time()))
         except (WebSocketDisconnect, RuntimeError):  # Starlette's word for a line that we closed
@@ -314,6 +321,10 @@ class Line:
     async def _give_back(self, job: Job, reason: str) -> None:
         with suppress(BrokerError):
             await self._broker.queue.release(job.id, Lease(job.worker, job.lease_epoch), reason)
+
+    async def _tell_of_cancelled(self) -> None:
+        while True:
+            await self._send(envelopes.cancel(await self.cancelled.get(), time.time()))
 
     async def _bring_mail(self) -> None:
         while True:

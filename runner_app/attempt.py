@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
 from runner_app import execution, records
@@ -12,7 +13,7 @@ from runner_app.handlers import catalogue, output
 from runner_app.handlers.inline import InlineCommands
 from runner_app.job import JobFailedError
 from runner_app.journal import Claim
-from runner_app.live import Live, look_seconds
+from runner_app.live import look_seconds
 from runner_app.outcome import STOP_LEASE, STOP_OUTPUT, STOP_RUNNER, Stage, Verdict, describe, judge
 from runner_app.selftest import Selftest
 from runner_app.settings import SYSTEMD, Settings
@@ -20,6 +21,7 @@ from runner_app.watch import Watcher
 
 OUTPUT_BYTES = 64 * 1024 * 1024  # both streams of a job together, on disk
 _OUTPUT_LOOK_SECONDS = 1
+_LAST_WORDS_SECONDS = 2  # for which a report waits until what the job said last is told
 
 _log = logging.getLogger(__name__)
 
@@ -117,23 +119,25 @@ class Attempt:
     async def _until_ended(self, executor: Executor) -> Stage:
         """Wait for the end, and bring it about when the lease, the output or the runner's own end asks for it."""
         ended = asyncio.create_task(execution.until_ended(executor, self._services.watcher, self._claim))
-        reasons = {
-            STOP_LEASE: asyncio.create_task(self._lease_lost(executor)),
-            STOP_OUTPUT: asyncio.create_task(self._output_exceeded()),
-            STOP_RUNNER: asyncio.create_task(self._runner_ends()),
+        reasons: dict[asyncio.Task[None], str] = {
+            asyncio.create_task(self._lease_lost(executor)): STOP_LEASE,
+            asyncio.create_task(self._revoked()): STOP_LEASE,
+            asyncio.create_task(self._output_exceeded()): STOP_OUTPUT,
+            asyncio.create_task(self._runner_ends()): STOP_RUNNER,
         }
         telling = asyncio.create_task(self._tell_output(ended))
         try:
-            await asyncio.wait({ended, *reasons.values()}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, *reasons}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                reason = next(reason for reason, task in reasons.items() if task.done())
-                reasons[reason].result()
-                await self._stop(executor, reason)
+                reason = next(task for task in reasons if task.done())
+                reason.result()
+                await self._stop(executor, reasons[reason])
             stage = await ended
-            await telling
+            with suppress(TimeoutError):
+                await asyncio.wait_for(telling, _LAST_WORDS_SECONDS)
             return stage
         finally:
-            for task in (ended, telling, *reasons.values()):
+            for task in (ended, telling, *reasons):
                 task.cancel()
 
     async def _stop(self, executor: Executor, reason: str) -> None:
@@ -172,6 +176,11 @@ class Attempt:
             backoff.reset()
             pause = beat
 
+    async def _revoked(self) -> None:
+        """Return when the broker says that the job was cancelled, or is not ours any more for another reason."""
+        why = await self._services.client.revoked(self._claim.job)
+        _log.warning("%s: it is not ours any more: %s", self._claim.name, why)
+
     async def _output_exceeded(self) -> None:
         while True:
             await asyncio.sleep(_OUTPUT_LOOK_SECONDS)
@@ -179,12 +188,11 @@ class Attempt:
                 return
 
     async def _tell_output(self, ended: asyncio.Task[Stage]) -> None:
-        """Tell what the job writes, where somebody wants to know; what nobody takes now is left for later."""
-        live = Live(self._claim.directory, from_now=self._adopted)
-        while not ended.done():
+        """Tell what the job says, where somebody wants to know."""
+        tell = self._services.client.live(self._claim.job, self._claim.directory, adopted=self._adopted)
+        while tell and not ended.done():
             await asyncio.wait({ended}, timeout=look_seconds(self._services.settings.max_jobs))
-            if (log := self._services.client.log) and (lines := live.lines(ended=ended.done())):
-                await log(self._claim.job, lines)
+            await tell(ended=ended.done())
 
     async def _runner_ends(self) -> None:
         await self._stop_ordered.wait()

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from runner_app import records, supervisor
+from runner_app import progress, records, supervisor
 from runner_app.execution import (
     PACKAGES,
     TERM_SECONDS,
@@ -43,7 +43,11 @@ class ProcessGroups:
         """See Executor."""
         path = os.environ.get("PATH", os.defpath)
         order: dict[str, object] = {
-            "environment": {"PATH": path, **environment(str(self._settings.workspace), claim)},
+            "environment": {
+                "PATH": path,
+                **environment(str(self._settings.workspace), claim),
+                progress.VARIABLE: str(claim.directory / progress.FILE),
+            },
             "timeout_ms": command.timeout_ms,
             "term_seconds": TERM_SECONDS,
         }

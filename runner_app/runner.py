@@ -9,7 +9,7 @@ from typing import Any
 from runner_app import __version__
 from runner_app.attempt import Attempt, Services
 from runner_app.clients.backoff import Backoff
-from runner_app.clients.client import BrokerError, UnavailableError
+from runner_app.clients.client import WAIT_SECONDS, BrokerError, UnavailableError
 from runner_app.execution import LOOK_SECONDS, TERM_SECONDS, ExecutionError, deadman_seconds
 from runner_app.handlers.catalogue import COMMANDS
 from runner_app.job import Job
@@ -18,7 +18,6 @@ from runner_app.notify import notify
 from runner_app.outcome import Verdict
 
 _INLINE = "inline"
-_LONG_POLL_SECONDS = 25
 _FINISH_SECONDS = 5  # for reports on their way, and for jobs that do not live on under systemd
 
 _log = logging.getLogger(__name__)
@@ -122,7 +121,7 @@ class Runner:
                     _log.info("the broker knows what is held")
                 await self._free_slot()
                 asked = _now()
-                job = await self._services.client.next_job(_LONG_POLL_SECONDS)
+                job = await self._services.client.next_job(WAIT_SECONDS)
                 if job is not None:
                     await self._take(job, asked)
             except (BrokerError, ValueError, OSError) as error:
@@ -131,7 +130,7 @@ class Runner:
                 retry_after = error.retry_after if isinstance(error, UnavailableError) else 0
                 await asyncio.sleep(backoff.next(at_least=retry_after))
                 continue
-            if job is None and _now() - asked < _LONG_POLL_SECONDS / 2:
+            if job is None and _now() - asked < WAIT_SECONDS / 2:
                 # A broker that restarts answers early; one that does not know the wait always does.
                 await asyncio.sleep(backoff.next())
             else:

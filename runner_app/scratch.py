@@ -12,6 +12,7 @@ from collections.abc import Callable
 from errno import ENOSPC
 from pathlib import Path
 
+from runner_app import progress, walls
 from runner_app.execution import StartError
 from runner_app.handlers.output import STDERR, STDOUT
 from runner_app.journal import Claim
@@ -45,6 +46,7 @@ class Scratch:
             folder = self._disk / claim.name
             _make_output(folder, claim)
             (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+            _link(claim.directory / progress.FILE, folder / "tmp" / walls.PROGRESS)
         except OSError as error:
             if error.errno == ENOSPC and self._disk.is_dir():
                 _make_output(self._memory / claim.name, claim)
@@ -71,9 +73,12 @@ def _make_output(folder: Path, claim: Claim) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (STDOUT, STDERR):
         _reserve(folder / name)
-        link = claim.directory / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder / name)
+        _link(claim.directory / name, folder / name)
+
+
+def _link(link: Path, target: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
 
 
 def _reserve(path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import shlex
 from pathlib import Path
 
+from runner_app import progress
 from runner_app.execution import stdin
 from runner_app.job import Command
 from runner_app.settings import Settings
@@ -29,6 +30,7 @@ _SHOWN = ("/usr", "/etc", "/opt", "/sys", *(f"/var/lib/{tool}" for tool in _TOOL
 _RESOLVERS = ("/run/systemd/resolve", "/run/resolvconf")  # where /etc/resolv.conf may lead
 _MASKED = ("/etc/openclaw",)
 _TMP = ("/tmp", "--symlink", "../tmp", "/var/tmp")  # noqa: S108 - the job's own, on the workspace's disk
+PROGRESS = "job-progress"  # in the job's /tmp
 _SHORTHANDS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 
 
@@ -65,6 +67,7 @@ def _enclosed(command: Command, settings: Settings, tmp: Path | None) -> list[st
     # Last, since bubblewrap makes the mount points above in them.
     for path in (others, *masked, "/"):
         argv += ["--remount-ro", path]
+    argv += ["--setenv", progress.VARIABLE, f"{_TMP[0]}/{PROGRESS}"]
     return [*argv, "--chdir", command.cwd, "--", *_HEEDING, *command.argv]
 
 

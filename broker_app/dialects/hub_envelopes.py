@@ -127,6 +127,12 @@ def task(job: Job, now: float) -> dict[str, Any]:
     return envelope_to(job.worker or "", "task", payload, now)
 
 
+def cancel(job: Job, now: float) -> dict[str, Any]:
+    """Word for an agent that a job which it was given is cancelled."""
+    payload = {"taskId": job.id, "leaseEpoch": job.lease_epoch, "reason": job.error}
+    return envelope_to(job.worker or "", "cancel", payload, now)
+
+
 def message(envelope: Envelope, sender: str, now: float) -> str:
     """A message as it is kept for the agent that it is for."""
     known = {"id": envelope.id, "from": sender, "to": envelope.to, "type": envelope.type}

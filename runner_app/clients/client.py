@@ -1,11 +1,21 @@
 """What the runner asks of a client, whatever dialect it speaks, and what a client answers where it has no success."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from runner_app.job import Job
+
+WAIT_SECONDS = 25  # as long as a broker holds a call open
+
+
+class Tell(Protocol):
+    """What tells of a running job."""
+
+    def __call__(self, *, ended: bool) -> Awaitable[None]:
+        """Tell what it has said since the last time; ``ended`` is whether it says no more. Raises nothing."""
 
 
 class BrokerError(Exception):
@@ -51,10 +61,6 @@ class Client(Protocol):
 
     doubt: asyncio.Event
 
-    @property
-    def log(self) -> Callable[[Job, list[str]], Awaitable[None]] | None:
-        """What takes the lines that a running job writes; None where nobody does, or not now."""
-
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(
@@ -62,7 +68,7 @@ class Client(Protocol):
     ) -> None: ...
 
     async def next_job(self, wait: float) -> Job | None:
-        """Claim a job, waiting up to ``wait`` seconds (at most 25) for one.
+        """Claim a job, waiting up to ``wait`` seconds (at most ``WAIT_SECONDS``) for one.
 
         Where this raises or is broken off, a job may have been claimed all the same: call ``held`` before the next.
 
@@ -79,6 +85,15 @@ class Client(Protocol):
 
     async def heartbeat(self, job: Job) -> None:
         """Renew the lease. An answer that comes too late to be safe counts as none."""
+
+    async def revoked(self, job: Job) -> str:
+        """Return, and say why, when the broker lets us know between two heartbeats that a running job is not ours.
+
+        It never returns where a dialect cannot know; then the next heartbeat is refused.
+        """
+
+    def live(self, job: Job, directory: Path, *, adopted: bool) -> Tell | None:
+        """Return what tells of a running job, whose output lies in that directory; None where nobody listens."""
 
     async def result(self, job: Job, text: str) -> None:
         """Report success."""

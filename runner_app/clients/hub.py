@@ -6,8 +6,9 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,10 +16,18 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from runner_app.clients.backoff import Backoff
-from runner_app.clients.client import BrokerError, LeaseLostError, RefusedError, UnauthorizedError, UnavailableError
+from runner_app.clients.client import (
+    BrokerError,
+    LeaseLostError,
+    RefusedError,
+    Tell,
+    UnauthorizedError,
+    UnavailableError,
+)
 from runner_app.clients.identity import Identity
 from runner_app.clients.objects import kept
 from runner_app.job import Job
+from runner_app.live import Live
 
 HEALTH_SECONDS = 30
 _HUB = "hub"
@@ -27,6 +36,7 @@ _LOG_SECONDS = 1  # no job waits longer for its lines to be sent
 _AT_LEAST_SECONDS = 2  # a job that waits is on its way when the line opens, and no call asks for it
 _MOST_BYTES = 4 * 1024 * 1024
 _MOST_SENT_BYTES = 512 * 1024  # more than the hub takes ends the line, and each that follows
+_REVOKED = 128  # more than an agent can be given at once
 _LEASE_SECONDS = 60  # where a task does not say
 _REFUSALS = {4401, 4403}
 _OURS = {"type", "taskId", "leaseEpoch", "leaseSeconds", "maxDeliveries"}
@@ -39,9 +49,10 @@ _log = logging.getLogger(__name__)
 class Line:
     """One WebSocket: envelopes go out, and each is answered by one with its id."""
 
-    def __init__(self, socket: ClientConnection, name: str, slots: int) -> None:
+    def __init__(self, socket: ClientConnection, name: str, slots: int, revoke: Callable[[list[Any]], None]) -> None:
         self._socket = socket
         self._name = name
+        self._revoke = revoke
         self._asked: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self.slots = slots
         self.told = False
@@ -128,6 +139,8 @@ class Line:
         elif kind == "task":
             self.tasks.append((_now(), payload))
             self.news.set()
+        elif kind == "cancel":
+            self._revoke([payload])
         elif (answer := self._asked.get(str(answered))) and not answer.done():
             if kind == "ack":
                 answer.set_result(payload)
@@ -161,6 +174,9 @@ class HubClient:
         self._line: Line | None = None
         self._open_since: float | None = None
         self._tried = asyncio.Event()
+        # Kept for a while: a job may be cancelled before anybody asks.
+        self._revoked: deque[tuple[Any, Any]] = deque(maxlen=_REVOKED)
+        self._revocation = asyncio.Event()
         self._why: UnavailableError = UnavailableError(f"there is no line to the broker at {url} yet")
         self.doubt = asyncio.Event()
 
@@ -230,6 +246,23 @@ class HubClient:
         if job.id not in answer.get("held", ()):
             raise LeaseLostError("the broker holds the lease to be lost")
 
+    async def revoked(self, job: Job) -> str:
+        """Wait until the hub says that the job was cancelled, or that it does not count as held."""
+        while (job.id, job.lease_epoch) not in self._revoked:
+            self._revocation.clear()
+            await self._revocation.wait()
+        return "the hub says so"
+
+    def live(self, job: Job, directory: Path, *, adopted: bool) -> Tell:
+        """Return what tells the lines that a job writes, while there is a line; what was not told waits for one."""
+        live = Live(directory, from_now=adopted)
+
+        async def tell(*, ended: bool) -> None:
+            if (line := self._line) and (new := live.lines(ended=ended)):
+                await line.log(job, new)
+
+        return tell
+
     async def result(self, job: Job, text: str) -> None:
         """Report success.
 
@@ -254,11 +287,6 @@ class HubClient:
         """
         await self._respond(job, released=True, reason=reason[:200])
 
-    @property
-    def log(self) -> Callable[[Job, list[str]], Awaitable[None]] | None:
-        """What tells the lines that a running job writes, while there is a line."""
-        return self._line.log if self._line else None
-
     async def enough(self) -> None:
         """Have no more tasks sent over this line, nor over a later one."""
         self._wanted_slots = self._slots = 0
@@ -272,6 +300,11 @@ class HubClient:
 
     async def _respond(self, job: Job, **facts: Any) -> None:
         await self._open_line().ask("response", {"taskId": job.id, "leaseEpoch": job.lease_epoch, **facts})
+
+    def _revoke(self, tasks: list[dict[str, Any]]) -> None:
+        """Note tasks that are ours no more."""
+        self._revoked.extend((task.get("taskId"), task.get("leaseEpoch")) for task in tasks)
+        self._revocation.set()
 
     def _open_line(self) -> Line:
         if self._line is None:
@@ -315,7 +348,7 @@ class HubClient:
             ping_timeout=5,
             close_timeout=2,
         ) as socket:
-            line = Line(socket, self._identity.worker_id, slots)
+            line = Line(socket, self._identity.worker_id, slots, self._revoke)
             parts = [asyncio.create_task(line.listen()), asyncio.create_task(self._tell_health(line))]
             try:
                 done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -331,7 +364,8 @@ class HubClient:
         listed = _listed(self._leases())
         while True:
             self._measures = self._health()
-            await line.ask("health", {**self._measures, "tasks": listed})
+            answer = await line.ask("health", {**self._measures, "tasks": listed})
+            self._revoke([task for task in listed if task["taskId"] in answer.get("lost", ())])
             listed = []  # whoever sees to a claim renews it; one that nobody sees to is to be lost
             if self._line is None:
                 _log.info("the broker knows what is held")

@@ -1,17 +1,21 @@
-"""The jobs dialect as a worker speaks it: ``GET /jobs/next``, held, heartbeat, result, fail, release."""
+"""The jobs dialect as a worker speaks it: ``GET /jobs/next``, held, heartbeat, log, result, fail, release, a look."""
 
 import asyncio
 import http
 import logging
 from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
-from runner_app.clients.client import LeaseLostError, RefusedError
+from runner_app.clients.backoff import Backoff
+from runner_app.clients.client import WAIT_SECONDS, BrokerError, LeaseLostError, RefusedError, Tell
 from runner_app.clients.http import TIMEOUT, Http, claim_timeout, judge, renewal_timeout
 from runner_app.clients.identity import Identity
+from runner_app.clients.reports import Reports
 from runner_app.job import Job
 
 _log = logging.getLogger(__name__)
@@ -25,6 +29,9 @@ class JobsClient:
 
     def __init__(self, url: str, identity: Identity) -> None:
         self._http = Http(url, identity.headers(), judge)
+        # What is asked and told while jobs run takes no connection from the calls that the work needs, and what goes
+        # wrong there casts no doubt on it.
+        self._aside = Http(url, identity.headers(), judge)
         self.doubt = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -34,6 +41,7 @@ class JobsClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.close()
+        await self._aside.close()
 
     async def next_job(self, wait: float) -> Job | None:
         """Claim a job, waiting up to ``wait`` seconds (at most 25) for one.
@@ -75,6 +83,28 @@ class JobsClient:
         """
         await self._tell(job, "heartbeat", limit=renewal_timeout(job.lease_seconds))
 
+    async def revoked(self, job: Job) -> str:
+        """Wait until the job has ended or is somebody else's, and say so."""
+        backoff = Backoff(first=1, most=10)
+        now = asyncio.get_running_loop().time
+        while True:
+            asked = now()
+            try:
+                if why := _why_not_ours(job, await self._look(job)):
+                    return why
+            except LeaseLostError as error:
+                return str(error)
+            except BrokerError:
+                pass
+            if now() - asked < WAIT_SECONDS / 2:
+                await asyncio.sleep(backoff.next())  # a broker that restarts answers early, or not at all
+            else:
+                backoff.reset()
+
+    def live(self, job: Job, directory: Path, *, adopted: bool) -> Tell:
+        """Return what tells the broker; the directory says where an earlier runner broke off."""
+        return Reports(directory, partial(self._report, job)).tell
+
     async def result(self, job: Job, text: str) -> None:
         """Report success.
 
@@ -99,8 +129,6 @@ class JobsClient:
         """
         await self._tell(job, "release", reason=reason)
 
-    log = None
-
     async def enough(self) -> None:
         """Do nothing: no job comes unasked."""
 
@@ -119,6 +147,13 @@ class JobsClient:
         except LeaseLostError:
             return  # "no such job" was said to someone whose token was accepted
 
+    async def _look(self, job: Job) -> dict[str, Any]:
+        params, timeout = {"wait": str(WAIT_SECONDS)}, claim_timeout(WAIT_SECONDS)
+        return await self._aside.call("GET", f"/jobs/{job.id}", params=params, timeout=timeout)
+
+    async def _report(self, job: Job, fields: dict[str, Any]) -> None:
+        await self._aside.call("POST", f"/jobs/{job.id}/log", json={**fields, "lease_epoch": job.lease_epoch})
+
     async def _tell(self, job: Job, what: str, limit: httpx.Timeout = TIMEOUT, **fields: str) -> None:
         body = {**fields, "lease_epoch": job.lease_epoch}
         await self._http.call("POST", f"/jobs/{job.id}/{what}", json=body, timeout=limit)
@@ -126,3 +161,11 @@ class JobsClient:
             self._http.broken = False
             self.doubt.set()
             _log.info("the broker answers again")
+
+
+def _why_not_ours(job: Job, shown: dict[str, Any]) -> str | None:
+    """Return why the broker's job is not the one that we run; what is no job says nothing."""
+    epoch, status = shown.get("lease_epoch"), shown.get("status")
+    if not isinstance(epoch, int) or (epoch, status) == (job.lease_epoch, "running"):
+        return None
+    return f"it is {shown.get('outcome') or status} (lease {epoch}): {shown.get('error') or 'no reason given'}"

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,6 +82,14 @@ class TasksClient:
         """
         await self._renew(job, self._lease_seconds)
 
+    async def revoked(self, job: Job) -> str:
+        """Never return: no call of the dialect waits for a task's end."""
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
+
+    def live(self, job: Job, directory: Path, *, adopted: bool) -> None:
+        """Return nothing: the dialect has no words for it."""
+
     async def result(self, job: Job, text: str) -> None:
         """Report success.
 
@@ -104,8 +113,6 @@ class TasksClient:
             BrokerError: See there.
         """
         await self._renew(job, _LEAST_LEASE_SECONDS)
-
-    log = None
 
     async def enough(self) -> None:
         """Do nothing: no job comes unasked."""

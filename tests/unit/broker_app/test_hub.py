@@ -117,3 +117,52 @@ def test_what_was_taken_after_a_greeting_is_sent_although_its_claim_began_before
             assert (await broker.queue.look(task["taskId"])).attempts == 1
 
     run(work())
+
+
+def test_who_runs_a_job_is_told_that_it_is_cancelled_and_has_room_for_another(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with bench() as b, talking(b, tmp_path, stop_with_job=False) as (agent, broker):
+            agent.go.set()
+            task = await agent.task()
+            await broker.queue.cancel(task["taskId"], "not wanted")
+            told = await agent.heard.get()
+            assert (told["type"], told["from"], told["to"]) == ("cancel", "hub", "w1")
+            assert told["payload"] == {"taskId": task["taskId"], "leaseEpoch": 1, "reason": "not wanted"}
+            await broker.queue.submit(ORDER)
+            await agent.task()
+
+    run(work())
+
+
+def test_a_job_that_is_cancelled_before_it_was_sent_is_not_sent_and_takes_no_room(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with bench() as b, talking(b, tmp_path, stop_with_job=True) as (agent, broker):
+            (running,) = (await broker.queue.running())["w1"]
+            await broker.queue.cancel(running, "not wanted")
+            agent.go.set()
+            job = await broker.queue.submit(ORDER)
+            assert (await agent.task())["taskId"] == job.id
+
+    run(work())
+
+
+def test_who_ends_a_job_is_told_nothing_of_its_end(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with bench() as b, talking(b, tmp_path, stop_with_job=False) as (agent, broker):
+            agent.go.set()
+            for success in (True, False):
+                task = await agent.task()
+                payload = {"taskId": task["taskId"], "success": success}
+                envelope = {"id": "1", "type": "response", "payload": payload}
+                await agent.said.put({"type": "websocket.receive", "text": json.dumps(envelope)})
+                assert (await agent.heard.get())["type"] == "ack"
+                await broker.queue.submit(ORDER)
+            await agent.task()
+
+    run(work())

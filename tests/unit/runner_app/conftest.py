@@ -132,6 +132,19 @@ class Broker:
         """Wait for a job's end."""
         return dict(until(lambda: (job := self.job(job_id, 5))["status"] in {"done", "failed"} and job))
 
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job."""
+        self._http.post(f"/jobs/{job_id}/cancel", json={"reason": "not wanted"}).raise_for_status()
+
+    def events(self, job_id: str, after: int = 0, wait: float = 0) -> dict[str, Any]:
+        """What a job has reported after an event."""
+        answer = self._http.get(f"/jobs/{job_id}/events", params={"after": after, "wait": wait})
+        return dict(answer.raise_for_status().json())
+
+    def printed(self, job_id: str) -> str:
+        """What a job has printed, as far as its worker told."""
+        return "".join(event["text"] for event in self.events(job_id)["events"] if event["type"] == "log")
+
     def claim_for_nobody(self, worker: str) -> None:
         """Lease a job to a worker that does not hear of it."""
         headers = {"X-Worker-Token": "worker", "X-Worker-Id": worker}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from tests.unit.runner_app.scripted import Server, answer, listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 JOB = Job(id="j1", command="exec", payload="", lease_epoch=2, lease_seconds=60, max_deliveries=5)
 IDENTITY = Identity(token="t", worker_id="w1", capabilities=("gpu", "a,b"), version="1.2")
@@ -28,6 +30,12 @@ IDENTITY = Identity(token="t", worker_id="w1", capabilities=("gpu", "a,b"), vers
 async def serving(*script: bytes | None) -> AsyncIterator[tuple[JobsClient, Server]]:
     async with listening(*script) as (url, server), JobsClient(url, IDENTITY) as client:
         yield client, server
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a watch rest for no time."""
+    monkeypatch.setattr("runner_app.clients.jobs.Backoff", lambda **_: Backoff(0, 0))
 
 
 def test_every_call_says_who_asks_and_for_which_lease() -> None:
@@ -225,6 +233,81 @@ def test_a_call_that_is_given_up_is_reset() -> None:
                     await asyncio.wait({call})
                     with pytest.raises(ConnectionResetError):
                         connection.recv(1)
+
+    asyncio.run(scene())
+
+
+def _shown(status: str, epoch: int = 2, **more: object) -> bytes:
+    return answer(
+        "200 OK", json.dumps({"status": status, "lease_epoch": epoch, "outcome": None, "error": None, **more})
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (_shown("failed", outcome="cancelled", error="not wanted"), "it is cancelled (lease 2): not wanted"),
+        (_shown("done", outcome="done"), "it is done (lease 2): no reason given"),
+        (_shown("queued"), "it is queued (lease 2): no reason given"),
+        (_shown("running", 3), "it is running (lease 3): no reason given"),
+        (answer("404 Not Found", '{"detail": "no such job"}'), "404 no such job"),
+    ],
+)
+def test_a_job_is_watched_until_it_is_not_ours(reply: bytes, why: str, impatient: None) -> None:
+    """Whatever comes in between: an answer that it runs, none, an error, or what is no job."""
+    between = (_shown("running"), None, answer("503 Down"), answer("401 No"), answer("405 No"), answer("200 OK"))
+
+    async def scene() -> None:
+        async with serving(*between, reply) as (client, server), asyncio.timeout(5):
+            assert await client.revoked(JOB) == why
+            assert not client.doubt.is_set()
+            await asyncio.sleep(0)
+            assert server.script == []
+            assert all(request.startswith("GET /jobs/j1?wait=25 ") for request in server.requests)
+
+    asyncio.run(scene())
+
+
+def test_a_watch_that_is_answered_at_once_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a broker that knows no wait is not asked without end."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("runner_app.clients.jobs.asyncio.sleep", sleep)
+
+    async def scene() -> None:
+        async with serving(*[_shown("running")] * 6, _shown("failed")) as (client, _):
+            await client.revoked(JOB)
+
+    asyncio.run(scene())
+    assert [1 <= pause / full <= 2 for pause, full in zip(pauses, (0.5, 1, 2, 4, 5, 5), strict=True)] == [True] * 6
+
+
+def test_a_watch_or_a_report_that_fails_casts_no_doubt_on_the_work(impatient: None) -> None:
+    async def scene() -> None:
+        script = (answer("200 OK"), None, _shown("failed"), None, None, answer("200 OK"))
+        async with serving(*script) as (client, server), asyncio.timeout(5):
+            await client.heartbeat(JOB)
+            await client.revoked(JOB)
+            with pytest.raises(UnavailableError):
+                await client._report(JOB, {"progress": 1})
+            await client.heartbeat(JOB)
+            assert not client.doubt.is_set()
+            assert server.script == []
+
+    asyncio.run(scene())
+
+
+def test_what_a_job_says_is_told_under_its_lease(tmp_path: Path) -> None:
+    (tmp_path / "stdout").write_text("one\n")
+
+    async def scene() -> None:
+        async with serving(answer("200 OK")) as (client, server):
+            await client.live(JOB, tmp_path, adopted=False)(ended=False)
+        assert server.requests[0].startswith("POST /jobs/j1/log ")
+        assert server.requests[0].endswith('{"text":"one\\n","offset":0,"lease_epoch":2}')
 
     asyncio.run(scene())
 

@@ -269,6 +269,90 @@ def test_an_ordered_end_waits_a_little_for_jobs(broker: Broker, runner: Runner) 
     assert broker.job(job_id)["status"] == "done"
 
 
+_WAITS = "while ! [ -e {go} ]; do sleep 0.02; done"
+_HIDES = "trap '' TERM HUP; echo $$ > .{name}; mv .{name} {name}; exec sleep 300"
+
+
+def _is_gone(runner: Runner, name: str) -> bool:
+    return supervisor.start_ticks(int(runner.lines(name)[0])) is None
+
+
+def test_a_cancelled_job_ends_at_once_with_all_that_it_started(broker: Broker, runner: Runner) -> None:
+    """Leases are 60 s long here, so no heartbeat tells of it."""
+    runner.start("run")
+    runner.workspace.mkdir(exist_ok=True)
+    (runner.workspace / "inner.sh").write_text(_HIDES.format(name="daemon"))
+    neighbour = broker.submit("exec", f"{_WAITS.format(go='go')}; echo fine")
+    job_id = broker.submit("exec", f"(setsid sh inner.sh &); {_HIDES.format(name='main')}")
+    until(lambda: runner.lines("daemon") and runner.lines("main"))
+    until(lambda: broker.job(neighbour)["status"] == "running")
+    broker.cancel(job_id)
+    until(lambda: _is_gone(runner, "main") and _is_gone(runner, "daemon"), 15)  # SIGKILL comes after 10 s
+    until(lambda: [path.name for path in runner.claims()] == [f"job-{neighbour}-e1"], 5)
+    assert "it is not ours any more: it is cancelled (lease 1): not wanted" in runner.log.read_text()
+    (runner.workspace / "go").touch()
+    assert broker.finished(neighbour)["status"] == "done"
+    assert (broker.job(job_id)["outcome"], broker.job(job_id)["error"]) == ("cancelled", "not wanted")
+
+
+def test_a_job_is_watched_through_a_restart_of_the_broker(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit("exec", _HIDES.format(name="main").removeprefix("trap '' TERM HUP;"))
+    until(lambda: runner.lines("main"))
+    broker.stop()
+    broker.start()
+    broker.cancel(job_id)
+    until(lambda: _is_gone(runner, "main") and not runner.claims(), 10)
+
+
+def test_a_job_that_was_cancelled_without_its_runner_is_ended_by_the_next(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit("exec", "echo $$ > .main; mv .main main; exec sleep 300")
+    until(lambda: runner.lines("main"))
+    runner.end(signal.SIGKILL)
+    broker.cancel(job_id)
+    assert not _is_gone(runner, "main")
+    runner.start("run")
+    until(lambda: _is_gone(runner, "main") and not runner.claims(), 5)
+
+
+def test_what_a_job_prints_is_read_while_it_runs_and_goes_on_after_its_runner(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    line = f"echo one; printf tw >&2; {_WAITS.format(go='a')}; echo o; {_WAITS.format(go='b')}; echo three"
+    job_id = broker.submit("exec", line)
+    first = until(lambda: broker.events(job_id)["events"])
+    assert [(event["offset"], event["text"]) for event in first] == [(0, "one\ntw")]
+    assert broker.job(job_id)["status"] == "running"
+    runner.end(signal.SIGKILL)
+    (runner.workspace / "a").touch()
+    runner.start("run")
+    following = until(lambda: broker.events(job_id, after=first[-1]["id"])["events"])
+    assert [(event["offset"], event["text"]) for event in following] == [(6, "o\n")]
+    (runner.workspace / "b").touch()
+    assert json.loads(broker.finished(job_id)["result"])["stdout"] == "one\no\nthree\n"
+    assert broker.printed(job_id) == "one\ntwo\nthree\n"
+
+
+def test_a_job_says_how_far_it_is(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    line = f"echo 40 copying > $JOB_PROGRESS; {_WAITS.format(go='a')}; echo 80 >> $JOB_PROGRESS"
+    job_id = broker.submit("exec", line)
+    until(lambda: broker.job(job_id)["progress"] == 40)
+    assert broker.job(job_id)["progress_note"] == "copying"
+    (runner.workspace / "a").touch()
+    job = broker.finished(job_id)
+    assert (job["progress"], job["progress_note"]) == (80, "")
+    told = [(event["progress"], event["note"]) for event in broker.events(job_id)["events"]]
+    assert told == [(40, "copying"), (80, "")]
+
+
+def test_a_job_that_is_over_at_once_is_told_of_too(broker: Broker, runner: Runner) -> None:
+    runner.start("run")
+    job_id = broker.submit("exec", "seq 20000; echo 5 > $JOB_PROGRESS")
+    assert broker.finished(job_id)["progress"] == 5
+    assert broker.printed(job_id).split() == [str(number) for number in range(1, 20001)]
+
+
 class TestShortLease:
     """Leases short enough to see them run out."""
 

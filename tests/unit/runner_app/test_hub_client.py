@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from runner_app.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 JOB = Job(id="j1", command="exec", payload="", lease_epoch=2, lease_seconds=60, max_deliveries=5)
 IDENTITY = Identity(token="own", worker_id="w1", capabilities=("gpu",), version="1.2")
@@ -122,7 +124,7 @@ def test_a_runner_that_speaks_otherwise_loads_no_websockets() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_the_seeds_envelopes() -> None:
+def test_the_seeds_envelopes(tmp_path: Path) -> None:
     async def scene() -> None:
         async with talking() as (client, hub):
             await client.held([])
@@ -132,8 +134,8 @@ def test_the_seeds_envelopes() -> None:
             await client.result(JOB, "pong")
             await client.fail(JOB, "why")
             await client.release(JOB, "because")
-            assert client.log
-            await client.log(JOB, ["a", "b"])
+            (tmp_path / "stdout").write_text("a\nb\n")
+            await client.live(JOB, tmp_path, adopted=False)(ended=False)
             await client.result(JOB, "after")
             lease = {"taskId": "j1", "leaseEpoch": 2}
             assert hub.payloads("health")[-1] == {"cpu": 1.5, "tasks": [lease]}
@@ -167,6 +169,35 @@ def test_what_an_answer_means(reply: tuple[str, dict[str, Any]], error: type[Exc
             with pytest.raises(error) as caught:
                 await client.heartbeat(JOB)
             assert type(caught.value) is error
+
+    asyncio.run(scene())
+
+
+def test_a_cancelled_task_is_known_to_be_so_whenever_its_end_is_waited_for() -> None:
+    async def scene() -> None:
+        async with talking() as (client, hub):
+            await client.held([])
+            watch = asyncio.create_task(client.revoked(JOB))
+            await hub.say("cancel", {"taskId": "j1", "leaseEpoch": 1, "reason": "another delivery"})
+            await hub.say("cancel", {"taskId": "j2", "leaseEpoch": 2, "reason": "another task"})
+            await client.heartbeat(JOB)
+            assert not watch.done()
+            await hub.say("cancel", {"taskId": "j1", "leaseEpoch": 2, "reason": "this one"})
+            await watch
+            await client.revoked(JOB)
+
+    asyncio.run(scene())
+
+
+def test_what_was_cancelled_while_the_line_was_cut_is_known_by_the_next() -> None:
+    async def scene() -> None:
+        async with talking([("j1", 2), ("j3", 1)]) as (client, hub):
+            hub.reply = lambda _: ("ack", {"held": ["j3"], "lost": ["j1"]})
+            await client.revoked(JOB)
+            other = asyncio.create_task(client.revoked(replace(JOB, id="j3", lease_epoch=1)))
+            await asyncio.wait({other}, timeout=0.1)
+            assert not other.done()
+            other.cancel()
 
     asyncio.run(scene())
 

@@ -194,6 +194,24 @@ def test_what_a_job_writes_is_read_while_it_runs_whatever_becomes_of_the_line(
     assert json.loads(job["result"])["stdout"].split() == broker.log("w1", job_id) == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_cancelled_job_ends_at_once_or_when_the_line_is_back(
+    is_cut: bool, broker: Broker, runner: Runner, wire: Wire
+) -> None:
+    """Leases are 60 s long here, so no heartbeat tells of it."""
+    runner.start("run")
+    job_id = broker.submit_to("w1", "exec", command="echo $$ > .pid; mv .pid pid; exec sleep 300")
+    until(lambda: runner.lines("pid"))
+    if is_cut:
+        wire.away = True
+        wire.cut()
+    broker.cancel(job_id)
+    wire.away = False
+    until(lambda: supervisor.start_ticks(int(runner.lines("pid")[0])) is None and not runner.claims(), 10)
+    assert broker.job(job_id)["outcome"] == "cancelled"
+    assert broker.finished(broker.submit_to("w1", "ping"))["status"] == "done"
+
+
 def test_where_many_jobs_may_run_each_is_told_of_less_often(broker: Broker, runner: Runner) -> None:
     runner.environment["RUNNER_MAX_JOBS"] = "64"
     runner.start("run")

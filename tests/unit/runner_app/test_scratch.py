@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner_app import walls
 from runner_app.execution import StartError
-from runner_app.job import Job
+from runner_app.job import Command, Job
 from runner_app.journal import Journal
+from runner_app.progress import Progress, progress
 from runner_app.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -36,6 +38,16 @@ def test_output_is_on_the_workspaces_disk_with_room_of_its_own(claim: Claim, set
         assert (status.st_size, status.st_mode & 0o777) == (0, 0o600)
         assert status.st_blocks * 512 >= 64 * 1024
     assert list((folder / "tmp").iterdir()) == []
+
+
+def test_what_a_job_says_of_its_progress_is_found_in_its_tmp(claim: Claim, settings: Settings) -> None:
+    tmp = Scratch(settings).make(claim)
+    assert tmp
+    arguments = walls.script(Command(("true",), "/", 1), settings, tmp).split()
+    variable, value = arguments[arguments.index("--setenv") + 1 :][:2]
+    assert (variable, value) == ("JOB_PROGRESS", "/tmp/job-progress")  # noqa: S108 - of the job's own
+    (tmp / "job-progress").write_text("40 copying")
+    assert progress(claim.directory) == Progress(40, "copying")
 
 
 def test_what_a_job_left_is_removed(claim: Claim, settings: Settings) -> None:

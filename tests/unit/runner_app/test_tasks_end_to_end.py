@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runner_app import supervisor
 from tests.unit.runner_app.conftest import until
 from tests.unit.runner_app.scripted import answer, listening
 
@@ -87,6 +88,16 @@ def test_a_lease_is_renewed_as_often_as_the_seeds_variable_says(broker: Broker, 
     until((runner.workspace / "up").exists)
     first = broker.task(task_id)["lease_until"]
     until(lambda: broker.task(task_id)["lease_until"] > first)
+
+
+def test_a_cancelled_task_is_stopped_by_its_next_heartbeat(broker: Broker, runner: Runner) -> None:
+    runner.environment["AIDSEC_HEARTBEAT_INTERVAL_SECONDS"] = "1"
+    runner.start("run")
+    task_id = broker.submit_task("exec", {"command": "echo $$ > .pid; mv .pid pid; exec sleep 300"})
+    until(lambda: runner.lines("pid"))
+    broker.cancel(task_id)
+    until(lambda: supervisor.start_ticks(int(runner.lines("pid")[0])) is None and not runner.claims(), 10)
+    assert broker.task(task_id)["status"] == "cancelled"
 
 
 def test_a_runner_that_is_stopped_leaves_its_task_to_a_short_lease(broker: Broker, runner: Runner) -> None:
