@@ -7,20 +7,21 @@ in the attempt's directory before it is told, so that the next runner goes on wi
 import codecs
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner_app.handlers.output import STDERR, STDOUT
 
 PIECE_BYTES = 64 * 1024  # of UTF-8: a broker takes no more at once
-MOST_BYTES = 1024 * 1024  # of an attempt: a broker keeps about as many characters of a job
+MOST_CHARACTERS = 1024 * 1024  # of an attempt: a broker keeps about as much of a job
 _BOUNDS = "told"
 _BOUNDS_BYTES = 100  # so that writing them anew never makes the file shorter
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some of what a job printed; ``offset`` is how many bytes of it were told before."""
+    """Some of what a job printed; ``offset`` is how many characters of it were told before."""
 
     offset: int
     text: str
@@ -32,7 +33,10 @@ class Pieces:
     def __init__(self, directory: Path) -> None:
         self._files = [directory / name for name in (STDOUT, STDERR)]
         self._bounds = directory / _BOUNDS
-        self._told, self._until = self._recall()
+        self._offset = 0
+        self._told, self._until = [0, 0], [0, 0]  # bytes of each stream: before the piece under way, and with it
+        with suppress(OSError, ValueError):
+            self._offset, self._told, self._until = json.loads(self._bounds.read_bytes())
 
     def next(self, *, ended: bool) -> Piece | None:
         """Return the piece to tell now, or None where nothing is new.
@@ -46,17 +50,18 @@ class Pieces:
                 return None
             self._note()
         if text := self._text(self._until):
-            return Piece(sum(self._told), text)
+            return Piece(self._offset, text)
         self.taken()  # the job has cut its output off since
         return None
 
     def taken(self) -> None:
         """Go on after the piece that was told."""
+        self._offset += len(self._text(self._until))
         self._told = self._until
 
     def _ahead(self, *, ended: bool) -> list[int]:
         """Return where the next piece ends: after whole characters, unless the job broke off within one."""
-        most = min(PIECE_BYTES, MOST_BYTES - sum(self._told)) // 2
+        most = min(PIECE_BYTES, MOST_CHARACTERS - self._offset) // 2
         while True:
             until = []
             for file, start in zip(self._files, self._told, strict=True):
@@ -71,19 +76,12 @@ class Pieces:
         bounds = zip(self._files, self._told, until, strict=True)
         return "".join(_read(file, start, end - start).decode("utf-8", "replace") for file, start, end in bounds)
 
-    def _recall(self) -> tuple[list[int], list[int]]:
-        try:
-            told, until = json.loads(self._bounds.read_bytes())
-        except (OSError, ValueError):
-            return [0, 0], [0, 0]
-        return told, until
-
     def _note(self) -> None:
         """Write the bounds. The attempt outlives its runner, and not its host: they need not be synced."""
         # In place: a new name in this directory would wake who waits for the job's end.
         handle = os.open(self._bounds, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(handle, json.dumps([self._told, self._until]).ljust(_BOUNDS_BYTES).encode(), 0)
+            os.pwrite(handle, json.dumps([self._offset, self._told, self._until]).ljust(_BOUNDS_BYTES).encode(), 0)
         finally:
             os.close(handle)
 

@@ -31,8 +31,7 @@ class Reports:
         if self._unwanted or (now() < self._rests_until and not ended):
             return
         try:
-            await self._tell_progress()
-            while await self._tell_piece(ended=ended) and ended:
+            while await self._tell_next(ended=ended) and ended:
                 pass
         except (LeaseLostError, RefusedError):
             self._unwanted = True  # the job is not ours, or the broker knows no such call
@@ -41,16 +40,18 @@ class Reports:
         else:
             self._backoff.reset()
 
-    async def _tell_progress(self) -> None:
+    async def _tell_next(self, *, ended: bool) -> bool:
+        """Tell of one piece and of the progress, where there is something new; return whether there was."""
+        fields: dict[str, Any] = {}
+        if piece := self._pieces.next(ended=ended):
+            fields |= {"text": piece.text, "offset": piece.offset}
         says = progress(self._directory)
         if says and says != self._told:
-            await self._send({"progress": says.percent, "note": says.note})
-            self._told = says
-
-    async def _tell_piece(self, *, ended: bool) -> bool:
-        piece = self._pieces.next(ended=ended)
-        if piece is None:
+            fields |= {"progress": says.percent, "note": says.note}
+        if not fields:
             return False
-        await self._send({"text": piece.text, "offset": piece.offset})
-        self._pieces.taken()
+        await self._send(fields)
+        self._told = says or self._told
+        if piece:
+            self._pieces.taken()
         return True

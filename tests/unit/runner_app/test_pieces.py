@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner_app.pieces import MOST_BYTES, PIECE_BYTES, Piece, Pieces
+from runner_app.pieces import MOST_CHARACTERS, PIECE_BYTES, Piece, Pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def test_its_bounds_are_written_in_place_so_that_they_wake_nobody(tmp_path: Path
 
 
 def test_bounds_that_cannot_be_read_begin_anew(tmp_path: Path) -> None:
-    (tmp_path / "told").write_text("[[1, 2]")
+    (tmp_path / "told").write_text("[1, [1, 2]")
     _print(tmp_path, b"one\n")
     assert _all(Pieces(tmp_path)) == [Piece(0, "one\n")]
 
@@ -91,13 +91,13 @@ def test_a_character_is_told_when_it_is_whole_or_will_never_be(tmp_path: Path) -
     assert _all(pieces) == [Piece(0, "a")]
     _print(tmp_path, b"\xa9\xc3")
     assert _all(pieces) == [Piece(1, "é")]
-    assert _all(pieces, ended=True) == [Piece(3, "�")]
+    assert _all(Pieces(tmp_path), ended=True) == [Piece(1, "é"), Piece(2, "�")]
 
 
 def test_of_endless_output_the_beginning_is_told(tmp_path: Path) -> None:
-    _print(tmp_path, b"a" * (MOST_BYTES + 100_000))
+    _print(tmp_path, b"a" * (MOST_CHARACTERS + 100_000))
     pieces = _all(Pieces(tmp_path), ended=True)
-    assert sum(len(piece.text) for piece in pieces) == pytest.approx(MOST_BYTES, abs=100)
+    assert sum(len(piece.text) for piece in pieces) == pytest.approx(MOST_CHARACTERS, abs=100)
 
 
 def test_output_that_is_cut_off_or_cannot_be_read_is_no_obstacle(tmp_path: Path) -> None:
@@ -109,4 +109,4 @@ def test_output_that_is_cut_off_or_cannot_be_read_is_no_obstacle(tmp_path: Path)
     (tmp_path / "stdout").unlink()
     (tmp_path / "stdout").mkdir()
     _print(tmp_path, b"why\n", "stderr")
-    assert _all(pieces) == [Piece(4, "why\n")]
+    assert _all(pieces) == [Piece(0, "why\n")]

@@ -99,10 +99,10 @@ def test_a_disk_that_takes_no_bounds_ends_nothing(scene: Scene) -> None:
     assert scene.tell() == [_said(0, "one\n")]
 
 
-def test_progress_is_told_when_it_changes_and_apart_from_what_is_printed(scene: Scene) -> None:
+def test_progress_is_told_when_it_changes(scene: Scene) -> None:
     (scene.directory / "progress").write_text("40 copying")
     scene.says("one\n")
-    assert scene.tell() == [{"progress": 40, "note": "copying"}, _said(0, "one\n")]
+    assert scene.tell() == [{**_said(0, "one\n"), "progress": 40, "note": "copying"}]
     assert scene.tell() == []
     (scene.directory / "progress").write_text("nonsense")
     assert scene.tell() == []
