@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +68,15 @@ class Served:
         headers = {"X-Worker-Id": job["worker_id"]}
         self._worker.post(f"/jobs/{job['id']}/{call}", json=body, headers=headers).raise_for_status()
 
+    def lose_all(self, agent: str) -> None:
+        """Have an agent say that it holds nothing."""
+        headers = {"X-Worker-Id": agent}
+        self._worker.post("/jobs/held", json={"held": []}, headers=headers).raise_for_status()
+
+    def cancel(self, job: dict[str, Any], reason: str) -> None:
+        with self.client() as client:
+            client.post(f"/jobs/{job['id']}/cancel", json={"reason": reason}).raise_for_status()
+
     def job(self, job_id: str) -> dict[str, Any]:
         job: dict[str, Any] = self._worker.get(f"/jobs/{job_id}").raise_for_status().json()
         return job
@@ -94,14 +105,23 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     program = [sys.executable, "-m", "broker_app"]
     mint = [*program, "token", "mint", "operator", "--role", "admin"]
     minted = subprocess.run(mint, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True, timeout=30)
-    with subprocess.Popen([*program, "serve"], cwd=PROJECT, env=environment, stderr=subprocess.PIPE) as process:
-        assert process.stderr
-        assert b"listening" in process.stderr.readline()
+    with subprocess.Popen([*program, "serve"], cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL) as process:
+        _wait_for(port)
         there = Served(f"http://127.0.0.1:{port}", minted.stdout.strip())
         yield there
         there.close()
         process.terminate()
-        process.communicate(timeout=30)
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < end, "the broker does not start"
+            time.sleep(0.02)
 
 
 @pytest.fixture
