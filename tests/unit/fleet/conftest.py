@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-AGENTS = ("agent1", "agent2")
+AGENTS = ("agent1", "agent2", "agent3")
 _INVENTORY = inventory.Inventory(
     nodes={},
     agents={name: inventory.Agent(name, "general", "agents-1", "jobs") for name in AGENTS},

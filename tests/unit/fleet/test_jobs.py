@@ -24,7 +24,9 @@ def test_a_task_is_a_command_and_its_payload(text: str, command: str, payload: s
     assert jobs.parse_task(text) == (command, payload)
 
 
-@pytest.mark.parametrize("text", ["", "ls -la", "[]", '"exec"', "{}", '{"type":1}', '{"type":null}'])
+@pytest.mark.parametrize(
+    "text", ["", "ls -la", "[]", '"exec"', "{}", '{"type":1}', '{"type":null}', '{"type":"x","y":NaN}', "[" * 10**5]
+)
 def test_a_task_that_is_none_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(FleetError, match="JSON"):
         jobs.parse_task(text)
@@ -51,6 +53,11 @@ def _job(**fields: Any) -> dict[str, Any]:
         ),
         (_job(status="failed", error="exit status 3", result=None), "failed in 0.1 s   jobs ping → exit status 3"),
         (_job(status="running", result=None, duration_ms=None), "running   jobs ping"),
+        (
+            _job(status="failed", outcome="cancelled", error="not today", result=None, duration_ms=None),
+            "cancelled   jobs ping → cancelled: not today",
+        ),
+        (_job(status="failed", outcome="dead", error="lease lost"), "dead in 0.1 s   jobs ping → lease lost"),
     ],
 )
 def test_a_job_in_a_few_words(job: dict[str, Any] | None, words: str) -> None:
@@ -64,3 +71,26 @@ def test_long_words_are_cut() -> None:
 def test_standard_error_is_kept_apart() -> None:
     assert jobs.output(_job(result='{"stdout":"out","stderr":"warn"}')) == ("out", "warn")
     assert jobs.output(_job(status="failed", error="exit status 3")) == ("", "exit status 3")
+
+
+@pytest.mark.parametrize("result", ['{"stdout":5}', '{"stdout":null}', "[" * 10**5, None])
+def test_a_result_that_is_no_programs_is_shown_as_it_is(result: str | None) -> None:
+    assert jobs.output(_job(result=result)) == (result or "", "")
+    assert not jobs.is_of_program(_job(result=result))
+
+
+@pytest.mark.parametrize("payload", ['{"argv":5}', '{"command":null}', "[" * 10**5, "\x1b[2J\x07"])
+def test_a_job_about_anything_has_its_words(payload: str) -> None:
+    assert jobs.asked(_job(payload=payload)).isprintable()
+
+
+def test_a_submission_has_a_key_of_its_own_or_the_given_one() -> None:
+    first, second = (jobs.order("ping", "", priority=None)["idempotency_key"] for _ in range(2))
+    assert first != second
+    assert jobs.order("ping", "", idempotency_key="k", priority=0) == {
+        "command": "ping",
+        "payload": "",
+        "idempotency_key": "k",
+        "priority": 0,
+    }
+    assert jobs.order("ping", "", idempotency_key=None)["idempotency_key"].startswith("fleet-")

@@ -163,7 +163,10 @@ def test_a_batch_tells_programs_the_line_of_each_id(run: Run, monkeypatch: pytes
         (b'{"type":"ping"}', 'it must be a JSON object with a "task"'),
         (b'{"task":"ping"}', 'must be a JSON object with a "type"'),
         (b'{"task":{"type":"ping"},"prio":1}', "there is no prio; beside the task there may be agent, requires"),
-        (b'{"task":{"type":"ping"},"agent":"nobody"}', "no agent 'nobody' in the inventory; there are: agent1, agent2"),
+        (
+            b'{"task":{"type":"ping"},"agent":"nobody"}',
+            "no agent 'nobody' in the inventory; there are: agent1, agent2, agent3",
+        ),
         (b'{"task":{"type":"ping"},"agent":["agent1"]}', "no agent"),
         (b'{"task":{"type":"ping"},"after":"soon"}', "'soon' is no time to begin at"),
         (b'{"task":{"type":"ping"},"priority":101}', "priority"),
