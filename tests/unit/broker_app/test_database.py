@@ -6,32 +6,25 @@ import asyncio
 import sqlite3
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from broker_app import database as database_module
 from broker_app import schema
-from broker_app.agents import Agent, Agents
 from broker_app.database import Database
 from broker_app.errors import (
     DatabaseError,
     JobNotFoundError,
-    QueueFullError,
     StorageFailedError,
     StorageFullError,
 )
-from broker_app.queue.commands import Submit
-from broker_app.queue.job import Route, Worker
-from broker_app.queue.queue import Queue
-from broker_app.queue.sqlite import SqliteStore
 from broker_app.schema import APPLICATION_ID, VERSION, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-VERSION_1 = Path(__file__).with_name("version_1.sql")
 INSERT = "INSERT INTO agents (name, last_seen, capabilities) VALUES (?, 0, '[]')"
 
 
@@ -309,73 +302,3 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     pragmas = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "journal_mode")}
     connection.close()
     assert pragmas == {"user_version": VERSION, "journal_mode": "wal"}
-
-
-def schema_of(connection: sqlite3.Connection) -> dict[str, str]:
-    return {row[0]: row[1] for row in connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")}
-
-
-def version_1(path: Path) -> None:
-    """A file as the first version of the broker left it, with a job of each status."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript(VERSION_1.read_text(encoding="utf-8"))
-    connection.close()
-
-
-def test_a_file_of_the_first_version_is_brought_to_this_one(tmp_path: Path, run: Callable[[Any], Any]) -> None:
-    version_1(tmp_path / "db")
-    migrated, fresh = connect(tmp_path / "db"), connect(tmp_path / "fresh")
-    assert schema_of(migrated) == schema_of(fresh)
-    assert migrated.execute("PRAGMA user_version").fetchone()[0] == VERSION
-    migrated.close()
-    fresh.close()
-
-    async def work() -> None:
-        database = Database(tmp_path / "db")
-        store = await SqliteStore.open(database)
-        queue = Queue(store, lambda: 2000.0, max_unfinished=2)
-        with pytest.raises(QueueFullError):
-            await queue.submit(Submit("ping", "", None, Route(), 5, 60, "jobs"))
-        assert (await queue.look("done")).result == "pong: \u00e9"
-        assert (await queue.look("dead")).outcome == "dead"
-        job = await queue.claim(Worker("w2", frozenset({"a"})))
-        assert job is not None
-        assert (job.id, job.dialect, job.retry_seconds, job.not_before) == ("queued", "jobs", 0, None)
-        await queue.reclaim()
-        assert (await queue.look("running")).status == "queued"
-        agents = Agents(database, lambda: 2000.0)
-        await agents.load()
-        assert await agents.known() == [Agent(name="a", last_seen=5.0, runner_version="1.2", capabilities=("x",))]
-        await database.close()
-
-    run(work())
-
-
-def test_a_step_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version_1(tmp_path / "db")
-    before = sqlite3.connect(tmp_path / "db")
-    schema_before = schema_of(before)
-    monkeypatch.setattr(schema, "_STEPS", ("", "ALTER TABLE jobs ADD COLUMN x TEXT;\nDROP INDEX nowhere;\n"))
-    with pytest.raises(DatabaseError, match="no such index"):
-        connect(tmp_path / "db")
-    assert schema_of(before) == schema_before
-    assert before.execute("PRAGMA user_version").fetchone()[0] == 1
-    before.close()
-
-
-def test_two_who_open_an_old_file_at_once_bring_it_forward_once(tmp_path: Path) -> None:
-    version_1(tmp_path / "db")
-    errors: list[Exception] = []
-
-    def open_it() -> None:
-        try:
-            connect(tmp_path / "db").close()
-        except DatabaseError as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=open_it) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
