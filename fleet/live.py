@@ -60,14 +60,16 @@ def _follow(client: Broker, job_id: str, seconds: float | None) -> bool:
     """Print what comes; say whether any of it was a log."""
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     shown = _Shown()
-    after = 0
-    while hold := next_wait(deadline):
+    after = hold = 0
+    while True:
         seen = client.reports(job_id, after, wait=hold)
         shown.take(seen)
         after = seen["after"]
         if seen["outcome"] and not seen["events"]:
             return shown.has_log
-    raise not_ended(job_id, seconds or 0)
+        hold = next_wait(deadline)
+        if not hold:
+            raise not_ended(job_id, seconds or 0)
 
 
 class _Shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import subprocess
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 10
 _SSH = ("ssh",)
+# What it logs of a connection that broke, it raises too.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 _FOR_PARAMIKO = ("hostname", "user", "port", "identityfile", "proxycommand", "proxyjump")
 
 
@@ -58,7 +61,8 @@ def tunnel(connection: fabric.Connection, remote_port: int) -> Iterator[int]:
         )
         probed.close()
     except (EOFError, paramiko.SSHException) as error:
-        raise ConnectError(f"{connection.host}: port {remote_port} cannot be reached there: {error}") from error
+        why = error.text if isinstance(error, paramiko.ChannelException) else str(error) or type(error).__name__
+        raise ConnectError(f"{connection.original_host}: no way to its port {remote_port}: {why}") from error
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paramiko
 
@@ -21,6 +21,7 @@ Answer = tuple[int, str]
 class _Session(paramiko.ServerInterface):
     def __init__(self, answer: Callable[[str], Answer]) -> None:
         self._answer = answer
+        self.forwards: dict[int, socket.socket] = {}
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         return paramiko.common.AUTH_SUCCESSFUL
@@ -31,8 +32,18 @@ class _Session(paramiko.ServerInterface):
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return paramiko.common.OPEN_SUCCEEDED
 
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        try:
+            self.forwards[chanid] = socket.create_connection(destination, timeout=10)
+        except OSError:
+            return paramiko.common.OPEN_FAILED_CONNECT_FAILED
+        return paramiko.common.OPEN_SUCCEEDED
+
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self._run, args=(channel, command.decode())).start()
+        # A channel that closes before the answer to this went out would be a failure to the client.
+        threading.Timer(0.05, self._run, (channel, command.decode())).start()
         return True
 
     def _run(self, channel: paramiko.Channel, command: str) -> None:
@@ -43,10 +54,35 @@ class _Session(paramiko.ServerInterface):
             channel.close()
 
 
+def _forward(transport: paramiko.Transport, session: _Session) -> None:
+    """Carry what the channels of forwarded ports carry, as long as the connection lasts."""
+    while transport.is_active():
+        channel = transport.accept(0.1)
+        if channel and (there := session.forwards.get(channel.chanid)):
+            for source, drain in ((channel, there), (there, channel)):
+                threading.Thread(target=_pump, args=(source, drain), daemon=True).start()
+
+
+def _pump(source: Any, drain: Any) -> None:
+    with suppress(OSError):
+        while data := source.recv(4096):
+            drain.sendall(data)
+    for end in (source, drain):
+        with suppress(OSError):
+            end.close()
+
+
 @contextmanager
-def server(key: paramiko.PKey, answer: Callable[[str], Answer] = lambda _: (0, "")) -> Iterator[int]:
-    """Serve on a free port of 127.0.0.1: everybody may log in, and `answer` says what comes of a command."""
-    transports: list[paramiko.Transport] = []
+def server(
+    key: paramiko.PKey,
+    answer: Callable[[str], Answer] = lambda _: (0, ""),
+    connections: list[paramiko.Transport] | None = None,
+) -> Iterator[int]:
+    """Serve on a free port of 127.0.0.1: everybody may log in and reach its ports; `answer` says what a command does.
+
+    Who is connected comes into the list `connections`.
+    """
+    transports = [] if connections is None else connections
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -57,8 +93,10 @@ def server(key: paramiko.PKey, answer: Callable[[str], Answer] = lambda _: (0, "
                     return
                 transport = paramiko.Transport(connection)
                 transport.add_server_key(key)
-                transport.start_server(server=_Session(answer), event=threading.Event())
+                session = _Session(answer)
+                transport.start_server(server=session, event=threading.Event())
                 transports.append(transport)
+                threading.Thread(target=_forward, args=(transport, session), daemon=True).start()
 
         thread = threading.Thread(target=serve)
         thread.start()

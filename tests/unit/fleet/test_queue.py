@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 import threading
 import time
 import uuid
@@ -120,10 +122,11 @@ class TestList:
     )
     def test_a_list_survives_what_a_job_is_about(self, run: Run, task: dict[str, Any]) -> None:
         submit(run, text=json.dumps(task))
-        said = run("jobs")
-        assert said.status == 0
-        assert str(task.get("command", "argv")).lstrip("\x1b")[:12] in said.out
-        assert "\x1b" not in said.out
+        for command in ("jobs", "status"):
+            said = run(command)
+            assert said.status == 0
+            assert str(task.get("command", "argv")).lstrip("\x1b")[:12] in said.out
+            assert "\x1b" not in said.out
 
 
 def _body(end: str) -> dict[str, str]:
@@ -169,6 +172,19 @@ class TestRequeue:
         assert run("requeue", "--all-dead").out == "1 queued again\n"
         assert served.job(job_id)["status"] == "queued"
         assert run("requeue", "--all-dead").out == "0 queued again\n"
+
+    def test_one_that_was_queued_again_without_an_answer_counts(
+        self, run: Run, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job_id = dead(served)
+        requeue = broker.Broker.requeue
+
+        def twice(client: broker.Broker, job: str) -> None:
+            requeue(client, job)
+            requeue(client, job)
+
+        monkeypatch.setattr(broker.Broker, "requeue", twice)
+        assert run("requeue", job_id).out == "1 queued again\n"
 
     def test_one_that_is_not_dead_keeps_the_others_out(self, run: Run, served: Served) -> None:
         gone, waiting = dead(served), submit(run)
@@ -255,6 +271,18 @@ class TestFollow:
         served.post(job, "result", result=answer)
         assert run("follow", job_id).out == shown
 
+    def test_what_the_terminal_has_no_character_for_ends_nothing(
+        self, run: Run, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job_id = ready(served)
+        job = served.claim("agent1")
+        served.post(job, "log", text="a → b\n", offset=0)
+        served.post(job, "result", result=result())
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+        assert run("follow", job_id).status == 0
+        assert written.getvalue() == b"a ? b\n"
+
     def test_more_reports_than_one_answer_holds_are_shown(self, run: Run, served: Served) -> None:
         job_id = ready(served)
         job = served.claim("agent1")
@@ -262,6 +290,12 @@ class TestFollow:
             served.post(job, "log", text=f"{number}\n", offset=number * 10)
         served.post(job, "result", result=result())
         assert run("follow", job_id).out.split() == [str(number) for number in range(230)]
+
+    def test_a_state_is_told_at_once(self, run: Run) -> None:
+        started = time.monotonic()
+        said = run("task", "agent1", PROGRAM, "--follow", "--timeout", "0")
+        assert said.err.splitlines()[1] == "queued"
+        assert time.monotonic() - started < 10
 
     def test_a_job_that_takes_too_long_is_said_to_go_on(self, run: Run) -> None:
         said = run("task", "agent1", PROGRAM, "--follow", "--timeout", "1")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 import pytest
 
 from fleet import times
 from fleet.errors import FleetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NOW = 1_700_000_000.0
 
@@ -22,8 +28,19 @@ def test_a_time_is_the_same_whenever_it_is_said(text: str) -> None:
     assert times.later(text).at(0) == times.later(text).at(NOW) == NOW
 
 
+@pytest.fixture
+def _in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as here:
+        here.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_tokyo")
 def test_a_time_without_a_zone_is_of_the_clock_here() -> None:
-    assert times.moment(times.later("2026-12-24T18:00").at(NOW)) == "2026-12-24 18:00:00"
+    assert times.later("2023-11-15T07:13:20").at(0) == NOW
+    assert times.moment(NOW) == "2023-11-15 07:13:20"
 
 
 @pytest.mark.parametrize(
