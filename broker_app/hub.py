@@ -145,10 +145,14 @@ class Line:
         self._held: set[str] = set()
         self._given: dict[str, int] = {}
         self._room = asyncio.Event()
-        self._greetings = 0
-        self._greeting = asyncio.Lock()
+        self._greeted = False
+        # Held from a claim until its job is the agent's, so that a greeting takes back nothing in between.
+        self._handing = asyncio.Lock()
+        self._may_claim = asyncio.Event()
+        self._may_claim.set()
         self._pace = Pace(_PER_SECOND, _BURST)
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._farewell = (1000, "")
 
     def close(self, code: int, reason: str) -> None:
@@ -156,6 +160,7 @@ class Line:
         if not self._over.done():
             self._farewell = (code, reason)
             self._over.set_result(None)
+            self._interrupt()
 
     def free(self, job_id: str) -> None:
         """Note that the agent holds a job no more."""
@@ -168,6 +173,7 @@ class Line:
         work = [asyncio.create_task(self._guard(part())) for part in (self._listen, self._hand_out, self._bring_mail)]
         await self._over
         self._room.set()
+        self._may_claim.set()
         self.mail.set()
         # A claim that is under way ends by itself, so that what it took is given back.
         work[0].cancel()
@@ -255,12 +261,10 @@ class Line:
 
     async def _renew(self, listed: frozenset[tuple[str, int]] | None) -> dict[str, Any]:
         """Renew the leases that an agent lists or, where it lists none, those that it was given over this line."""
+        if listed is not None and not self._greeted:
+            self._greeted = True
+            await self._take_back(listed)
         given = frozenset(self._given.items())
-        if listed is not None and self._greetings == 0:
-            self._greetings += 1
-            async with self._greeting:
-                # What was handed out meanwhile may still be on its way to the agent.
-                await self._perform(Hold(listed | given))
         held, lost = [], []
         for job_id, epoch in sorted(given if listed is None else listed):
             try:
@@ -269,6 +273,21 @@ class Line:
             except JobError:
                 lost.append(job_id)
         return {"held": held, "lost": lost}
+
+    async def _take_back(self, listed: frozenset[tuple[str, int]]) -> None:
+        """Take back what the agent neither lists nor was given over this line, which may still be on its way to it."""
+        self._may_claim.clear()
+        self._interrupt()
+        async with self._handing:
+            await self._perform(Hold(listed | frozenset(self._given.items())))
+        if not self._over.done():
+            self._interrupted = asyncio.get_running_loop().create_future()
+        self._may_claim.set()
+
+    def _interrupt(self) -> None:
+        """End a claim that waits; what it takes just now is given back."""
+        if not self._interrupted.done():
+            self._interrupted.set_result(None)
 
     async def _pass_on(self, envelope: Envelope) -> dict[str, Any]:
         """Keep a message for another agent."""
@@ -286,17 +305,10 @@ class Line:
             if len(self._held) >= self._slots:
                 await self._room.wait()
                 continue
-            async with self._greeting:  # a claim may overtake what a greeting takes back
-                greetings = self._greetings
-            job = await self._perform(Claim(_CLAIM_SECONDS))
-            if job is not None and (greetings == self._greetings or await self._still_mine(job)):
-                await self._give(job)
-
-    async def _still_mine(self, job: Job) -> bool:
-        """Whether a job is still the agent's: a greeting during its claim took back what the agent did not list."""
-        async with self._greeting:
-            now = await self._broker.queue.look(job.id)
-        return now.status is Status.RUNNING and now.lease_epoch == job.lease_epoch
+            await self._may_claim.wait()
+            async with self._handing:
+                if job := await self._perform(Claim(_CLAIM_SECONDS), self._interrupted):
+                    await self._give(job)
 
     async def _give(self, job: Job) -> None:
         if len(self._held) >= self._slots:
@@ -331,9 +343,9 @@ class Line:
         """See that the token is good still: before anything is taken, handed out or claimed."""
         await self._broker.recheck(self._caller)
 
-    async def _perform(self, command: Any) -> Any:
+    async def _perform(self, command: Any, hangup: asyncio.Future[None] | None = None) -> Any:
         # What has begun is done and noted, also where the line ends meanwhile.
-        return await asyncio.shield(self._broker.perform(command, self._caller, self._over))
+        return await asyncio.shield(self._broker.perform(command, self._caller, hangup or self._over))
 
     async def _send(self, envelope: dict[str, Any]) -> None:
         self._hub.count("out", envelope["type"])
