@@ -149,9 +149,13 @@ class Line:
         self._given: dict[str, int] = {}
         self._room = asyncio.Event()
         self._greeted = False
-        self._greeting = asyncio.Lock()
+        # Held from a claim until its job is the agent's, so that a greeting takes back nothing in between.
+        self._handing = asyncio.Lock()
+        self._may_claim = asyncio.Event()
+        self._may_claim.set()
         self._pace = Pace(_PER_SECOND, _BURST)
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._interrupted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._farewell = (1000, "")
 
     def close(self, code: int, reason: str) -> None:
@@ -159,6 +163,7 @@ class Line:
         if not self._over.done():
             self._farewell = (code, reason)
             self._over.set_result(None)
+            self._interrupt()
 
     def free(self, job_id: str) -> None:
         """Note that the agent holds a job no more."""
@@ -172,6 +177,7 @@ class Line:
         work = [asyncio.create_task(self._guard(part())) for part in parts]
         await self._over
         self._room.set()
+        self._may_claim.set()
         self.mail.set()
         # A claim that is under way ends by itself, so that what it took is given back.
         for task in work[1:]:
@@ -259,12 +265,10 @@ class Line:
 
     async def _renew(self, listed: frozenset[tuple[str, int]] | None) -> dict[str, Any]:
         """Renew the leases that an agent lists or, where it lists none, those that it was given over this line."""
-        given = frozenset(self._given.items())
         if listed is not None and not self._greeted:
             self._greeted = True
-            async with self._greeting:
-                # What was handed out meanwhile may still be on its way to the agent.
-                await self._perform(Hold(listed | given))
+            await self._take_back(listed)
+        given = frozenset(self._given.items())
         held, lost = [], []
         for job_id, epoch in sorted(given if listed is None else listed):
             try:
@@ -273,6 +277,21 @@ class Line:
             except JobError:
                 lost.append(job_id)
         return {"held": held, "lost": lost}
+
+    async def _take_back(self, listed: frozenset[tuple[str, int]]) -> None:
+        """Take back what the agent neither lists nor was given over this line, which may still be on its way to it."""
+        self._may_claim.clear()
+        self._interrupt()
+        async with self._handing:
+            await self._perform(Hold(listed | frozenset(self._given.items())))
+        if not self._over.done():
+            self._interrupted = asyncio.get_running_loop().create_future()
+        self._may_claim.set()
+
+    def _interrupt(self) -> None:
+        """End a claim that waits; what it takes just now is given back."""
+        if not self._interrupted.done():
+            self._interrupted.set_result(None)
 
     async def _pass_on(self, envelope: Envelope) -> dict[str, Any]:
         """Keep a message for another agent."""
@@ -290,16 +309,14 @@ class Line:
             if len(self._held) >= self._slots:
                 await self._room.wait()
                 continue
-            async with self._greeting:
-                pass  # else a claim may overtake what the greeting takes back
-            job = await self._perform(Claim(_CLAIM_SECONDS))
-            if job is not None:
-                await self._give(job)
+            await self._may_claim.wait()
+            async with self._handing:
+                if job := await self._perform(Claim(_CLAIM_SECONDS), self._interrupted):
+                    await self._give(job)
 
     async def _still_mine(self, job: Job) -> bool:
-        """Whether a job is still the agent's: it may have been cancelled meanwhile, or a greeting did not list it."""
-        async with self._greeting:
-            now = await self._broker.queue.look(job.id)
+        """Whether a job is still the agent's: it may have been cancelled meanwhile."""
+        now = await self._broker.queue.look(job.id)
         return now.status is Status.RUNNING and now.lease_epoch == job.lease_epoch
 
     async def _give(self, job: Job) -> None:
@@ -342,9 +359,9 @@ class Line:
         """See that the token is good still: before anything is taken, handed out or claimed."""
         await self._broker.recheck(self._caller)
 
-    async def _perform(self, command: Any) -> Any:
+    async def _perform(self, command: Any, hangup: asyncio.Future[None] | None = None) -> Any:
         # What has begun is done and noted, also where the line ends meanwhile.
-        return await asyncio.shield(self._broker.perform(command, self._caller, self._over))
+        return await asyncio.shield(self._broker.perform(command, self._caller, hangup or self._over))
 
     async def _send(self, envelope: dict[str, Any]) -> None:
         self._hub.count("out", envelope["type"])

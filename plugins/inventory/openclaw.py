@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -219,10 +220,12 @@ def _variables(node: dict[str, Any], domain: str, known_hosts: Path, tailscale: 
     """Return what Ansible needs to know of one node.
 
     A rebuilt server has the name of the old one and another id: it is another host to ssh, with another host key and
-    no connection left over from before.
+    no connection left over from before. Nor is there one to another stack's node of that name and id, as two clouds, or
+    two labs, may have them.
     """
     address = f"{node['name']}.{domain}"
     server = f"{node['name']}-{node['id']}"
+    stack = hashlib.sha256(str(known_hosts).encode()).hexdigest()[:8]
     options = {
         "ConnectTimeout": "10",
         "UserKnownHostsFile": f'"{known_hosts}"',
@@ -235,7 +238,7 @@ def _variables(node: dict[str, Any], domain: str, known_hosts: Path, tailscale: 
         "ansible_host": address,
         "ansible_user": USER,
         "ansible_ssh_common_args": shlex.join(arguments),
-        "ansible_control_path": f"%(directory)s/{server}",
+        "ansible_control_path": f"%(directory)s/{server}-{stack}",
         "server_id": str(node["id"]),
         "private_address": address,
         **({"broker_volume": node["volume_device"]} if node.get("volume_device") else {}),

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,7 +157,11 @@ class Soak:
         answers = {job: self._stand.bot.get(f"/jobs/{job}") for job in self._agents}
         statuses = {job: answer.json()["status"] if answer.is_success else None for job, answer in answers.items()}
         book = Book.read(agent.workspace for agent in self._stand.agents.values())
-        return audit(statuses, book, {job: self._deaths[agent] for job, agent in self._agents.items()})
+        found = audit(statuses, book, {job: self._deaths[agent] for job, agent in self._agents.items()})
+        for verdict, jobs in asdict(found).items():
+            for job in jobs:
+                print(f"{verdict}: {answers[job].text} {book.of(job)}")
+        return found
 
     def _agent(self) -> Agent:
         return self._stand.agents[self._dice.choice(sorted(self._stand.agents))]

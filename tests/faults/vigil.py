@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.faults.stand import Stand
 
 _PAUSE_SECONDS = 0.1
+_WORTH_TELLING_SECONDS = 1.0
 _ESTABLISHED = "01"
 
 
@@ -58,6 +59,9 @@ class Spells:
     def looked(self, unheld: Iterable[Delivery], begun: float, now: float) -> None:
         """Take what a look from then until now found."""
         since = {delivery: self.since.get(delivery, self.seen) for delivery in unheld}
+        for delivery, first in self.since.items() - since.items():
+            if now - first > _WORTH_TELLING_SECONDS:
+                print(f"{delivery.job} was held by nobody for {now - first:.2f} s", flush=True)
         self.longest = max([self.longest, *(now - first for first in (self.since | since).values())])
         self.unseen = max(self.unseen, now - self.seen)
         self.since, self.seen = since, begun

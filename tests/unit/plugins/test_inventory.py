@@ -184,7 +184,17 @@ def test_a_rebuilt_server_is_another_host_to_ssh(listing: Listing) -> None:
     saved = listing.save(json.dumps(outputs(hosts=rebuilt)))
     variables = listing.listed(OPENCLAW_OUTPUTS=saved)["_meta"]["hostvars"]["broker-1"]
     assert options(variables)["HostKeyAlias"] == "broker-1-99"
-    assert variables["ansible_control_path"].endswith("/broker-1-99")
+    before = listing.listed(OPENCLAW_OUTPUTS=listing.save(json.dumps(outputs())))["_meta"]["hostvars"]["broker-1"]
+    assert variables["ansible_control_path"] != before["ansible_control_path"]
+
+
+def test_a_connection_to_one_stack_is_none_to_another_of_the_same_names_and_numbers(listing: Listing) -> None:
+    saved = listing.save(json.dumps(outputs()))
+    homes = [str(listing.home / name) for name in ("one", "two", "one")]
+    found = [listing.listed(OPENCLAW_OUTPUTS=saved, XDG_STATE_HOME=home) for home in homes]
+    paths = [each["_meta"]["hostvars"]["broker-1"]["ansible_control_path"] for each in found]
+    assert paths[0] == paths[2] != paths[1]
+    assert len(paths[0]) < 50  # of the 108 that a socket's name may have, with its folder
 
 
 def test_ssh_goes_through_the_tailscale_that_was_named(listing: Listing) -> None:
