@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +36,7 @@ def _end(path: Path) -> bytes:
     if path.is_symlink():
         path = path.readlink()
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            return b""
-        file.seek(max(0, status.st_size - _LOOKED_AT))
-        return file.read(_LOOKED_AT)
+    try:
+        return os.pread(handle, _LOOKED_AT, max(0, os.fstat(handle).st_size - _LOOKED_AT))
+    finally:
+        os.close(handle)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from runner_app.progress import Progress, progress
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -56,9 +53,11 @@ def test_it_is_where_our_link_leads_and_no_further(tmp_path: Path) -> None:
     assert progress(tmp_path) is None
 
 
-def test_a_pipe_a_directory_and_a_file_that_nobody_may_read_say_nothing(tmp_path: Path) -> None:
+def test_a_pipe_and_a_directory_say_nothing_and_keep_nothing_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
     os.mkfifo(tmp_path / "progress")
     assert progress(tmp_path) is None
     (tmp_path / "progress").unlink()
     (tmp_path / "progress").mkdir()
     assert progress(tmp_path) is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
