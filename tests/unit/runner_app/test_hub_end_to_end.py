@@ -295,7 +295,7 @@ class TestLeaseThatIsTold:
         broker.take_away(job_id)
         wire.away = False
         until(lambda: supervisor.start_ticks(int(runner.lines("pids")[0])) is None)
-        assert "the broker holds the lease to be lost" in runner.log.read_text()
+        assert "it is not ours any more: the hub says so" in runner.log.read_text()
         until(lambda: not runner.claims())
         assert broker.job(job_id)["error"] == "taken away"
 
