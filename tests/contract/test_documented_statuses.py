@@ -36,7 +36,7 @@ def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker],
 
     for path in ("/health", "/openapi.json"):
         nobody.get(path)
-    for path in ("/jobs", "/agents"):
+    for path in ("/jobs", "/agents", "/queue"):
         nobody.get(path)
         bot.get(path)
         bot.request("GET", path, content=large)
@@ -52,7 +52,7 @@ def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker],
         worker.request("GET", path, content=large)
         worker.get(path)
     worker.get("/jobs/none")
-    for call in ("heartbeat", "release", "result", "fail"):
+    for call in ("heartbeat", "log", "release", "result", "fail"):
         path = f"/jobs/{job_id}/{call}"
         nobody.post(path)
         impostor.post(path)
@@ -73,7 +73,41 @@ def test_every_documented_status_can_be_had(start_broker: Callable[..., Broker],
     worker.post("/jobs/held", content=b"[]")
     worker.post("/jobs/held", json={"held": []})
     bot.get("/agents?status=x")
+    follow_cancel_and_requeue(broker, note, large)
+    submit_many(bot, nobody, large)
     while bot.post("/jobs", json={"command": "ping"}).status_code == 200:
         pass
     promised = {entry for entry in document.statuses() if entry[2] not in UNPROVOKED}
     assert seen == {entry for entry in promised if not entry[1].startswith(("/api/", "/agents/", "/metrics"))}
+
+
+def follow_cancel_and_requeue(broker: Broker, note: Callable[[httpx.Response], None], large: bytes) -> None:
+    """What operators do with jobs and the queue."""
+    bot, admin, worker, nobody = broker.bot(), broker.admin(), broker.worker("w", "mortal"), broker.client()
+    for client in (bot, admin, nobody):
+        client.event_hooks["response"].append(note)
+    dead = submit(bot, requires=caps("mortal"), max_deliveries=1)
+    claim(worker)
+    worker.post("/jobs/held", json={"held": []})
+    paths = [f"/jobs/{dead}/{call}" for call in ("events", "requeue", "cancel")]
+    paths += ["/queue/resume", "/queue/pause", "/queue/resume"]
+    for path in paths:
+        method = "GET" if path.endswith("events") else "POST"
+        nobody.request(method, path)
+        for body in (large, b"[]", b""):
+            admin.request(method, path, content=body)
+        bot.request(method, path)
+        bot.request(method, path.replace(dead, "none"))
+    bot.get(f"/jobs/{dead}/events?after=x")
+
+
+def submit_many(bot: httpx.Client, nobody: httpx.Client, large: bytes) -> None:
+    """Submit in batches, and under a key."""
+    nobody.post("/jobs/batch")
+    bot.post("/jobs/batch", content=large)
+    bot.post("/jobs/batch", content=b"[]")
+    job = {"command": "ping", "idempotency_key": "k"}
+    for payload in ("", "other"):
+        bot.post("/jobs/batch", json={"jobs": [job | {"payload": payload}]})
+        bot.post("/jobs", json=job | {"payload": payload})
+    bot.post("/jobs/batch", json={"jobs": [{"command": "ping"}] * 3})

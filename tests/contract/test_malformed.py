@@ -84,6 +84,9 @@ WRONG_FIELDS: dict[str, tuple[object, ...]] = {
     "payload": ({}, {"a": 1}, [], ["a"], 0, 1, 1.5, True, False, "\ud800", "a\udfffb"),
     "agent": (1, [], "", " ", "a b", "-a", "a\x00", "a/b", "x" * 129, "\ud800", "ä"),
     "max_deliveries": (0, -1, 101, 10**30, 1.0, "5", True, [], {}),
+    "priority": (-101, 101, 10**30, 1.0, "5", True, [], {}),
+    "not_before": (-1, -0.5, 2**41, 10**400, "2026-11-22", True, [], {}),
+    "idempotency_key": (1, [], "", " ", "a b", "x" * 256, "\ud800", "ä"),
 }
 
 
@@ -152,6 +155,14 @@ def test_a_report_that_cannot_be_understood_changes_nothing(
         ("/jobs?cursor=99999999999999999999", "cursor"),
         ("/jobs?status=lost", "status"),
         ("/jobs?status=", "status"),
+        ("/jobs?outcome=lost", "outcome"),
+        ("/jobs?outcome=", "outcome"),
+        ("/jobs?outcome=dead&status=queued", "outcome"),
+        ("/jobs/none/events?after=-1", "after"),
+        ("/jobs/none/events?after=x", "after"),
+        ("/jobs/none/events?limit=0", "limit"),
+        ("/jobs/none/events?limit=201", "limit"),
+        ("/jobs/none/events?wait=26", "wait"),
         ("/jobs?agent=a%20b", "agent"),
         ("/jobs?agent=%00", "agent"),
         ("/jobs?agent=%FF", "agent"),

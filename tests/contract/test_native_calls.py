@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 # Seconds: far longer than any answer takes that comes before its wait is over.
 WAIT = 8
-STALE = {"heartbeat": {}, "release": {}, "result": {"result": "late"}, "fail": {"error": "late"}}
+STALE = {
+    "heartbeat": {},
+    "release": {},
+    "log": {"text": "late"},
+    "result": {"result": "late"},
+    "fail": {"error": "late"},
+}
 
 
 def test_a_heartbeat_extends_the_lease_from_now(worker: httpx.Client, job: Any) -> None:
@@ -83,7 +89,7 @@ def test_only_the_holder_may_touch_a_lease(
     path = f"/jobs/{job['id']}"
     other = broker.worker("w2", cap)
     response = other.post(f"{path}/{call}", json={**STALE[call], **epoch})
-    if epoch or call in ("heartbeat", "release"):
+    if epoch or call in ("heartbeat", "release", "log"):
         assert response.status_code == 409
     else:
         note = f"held by another worker; {call} ignored"
@@ -97,7 +103,7 @@ def test_a_late_failure_does_not_end_a_requeued_job(bot: httpx.Client, worker: h
     assert (response.status_code, response.json()) == (400, {"detail": "job not in running state: queued"})
 
 
-@pytest.mark.parametrize("call", ["heartbeat", "release"])
+@pytest.mark.parametrize("call", ["heartbeat", "release", "log"])
 def test_an_ended_job_has_no_lease(bot: httpx.Client, worker: httpx.Client, job: Any, call: str) -> None:
     worker.post(f"/jobs/{job['id']}/result", json={"result": "r"})
     response = worker.post(f"/jobs/{job['id']}/{call}", json={"lease_epoch": 1})

@@ -22,6 +22,7 @@ SEED_KEYS = [
 ]  # fmt: skip
 NATIVE_KEYS = [
     "agent", "dialect", "attempts", "max_deliveries", "lease_epoch", "lease_seconds", "outcome", "duration_ms",
+    "priority", "not_before", "idempotency_key", "progress", "progress_note",
 ]  # fmt: skip
 
 
@@ -68,6 +69,11 @@ def test_a_queued_job(bot: httpx.Client, cap: str) -> None:
         "lease_seconds": 60,
         "outcome": None,
         "duration_ms": None,
+        "priority": 0,
+        "not_before": None,
+        "idempotency_key": None,
+        "progress": None,
+        "progress_note": None,
     }
 
 
@@ -205,18 +211,27 @@ def test_a_job_can_be_read_by_bot_and_worker(bot: httpx.Client, worker: httpx.Cl
         ("POST", "/jobs/none/fail", "bad worker token"),
         ("POST", "/jobs/none/heartbeat", "bad worker token"),
         ("POST", "/jobs/none/release", "bad worker token"),
+        ("POST", "/jobs/batch", "bad bot token"),
+        ("POST", "/jobs/none/cancel", "bad bot token"),
+        ("POST", "/jobs/none/requeue", "bad bot token"),
+        ("POST", "/jobs/none/log", "bad worker token"),
+        ("GET", "/jobs/none/events", "bad bot token"),
+        ("GET", "/queue", "bad bot token"),
+        ("POST", "/queue/pause", "bad admin token"),
+        ("POST", "/queue/resume", "bad admin token"),
     ],
 )
 def test_the_token_comes_first(broker: Endpoint, method: str, path: str, detail: str) -> None:
     other = {"bad bot token": {"X-Bot-Token": broker.worker_token, "X-Worker-Token": broker.worker_token}}
-    wrong = {"bad worker token": {"X-Worker-Token": broker.bot_token, "X-Bot-Token": broker.bot_token}}
+    bots = {"X-Worker-Token": broker.bot_token, "X-Bot-Token": broker.bot_token}
+    wrong = {"bad worker token": bots, "bad admin token": bots}
     nearly = {"X-Bot-Token": broker.bot_token + "x", "X-Worker-Token": broker.worker_token[:-1]}
     for headers in ({}, nearly, {"X-Bot-Token": "", "X-Worker-Token": ""}, (other | wrong).get(detail, {})):
         response = broker.client(headers).request(method, path, content=b"\xff not even JSON")
         assert (response.status_code, response.json()) == (401, {"detail": detail})
 
 
-@pytest.mark.parametrize("call", ["", "/result", "/fail", "/heartbeat", "/release"])
+@pytest.mark.parametrize("call", ["", "/result", "/fail", "/heartbeat", "/release", "/log"])
 def test_an_unknown_job_is_404(worker: httpx.Client, call: str) -> None:
     for job_id in (str(uuid.uuid4()), "none", "%00", "%ff", "x" * 5000):
         path = f"/jobs/{job_id}{call}"

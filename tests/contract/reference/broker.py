@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.contract.reference import hub, reading, tasks
+from tests.contract.reference import hub, native, reading, tasks
 from tests.contract.reference.http import RefusedError, Request, require
 from tests.contract.reference.store import SILENT
 
@@ -29,8 +29,9 @@ KEYS = (
     "id", "created_at", "started_at", "finished_at", "lease_until", "status",
     "command", "payload", "result", "error", "worker_id", "requires",
     "agent", "dialect", "attempts", "max_deliveries", "lease_epoch", "lease_seconds", "outcome", "duration_ms",
+    "priority", "not_before", "idempotency_key", "progress", "progress_note",
 )  # fmt: skip
-TIMES = ("created_at", "started_at", "finished_at", "lease_until")
+TIMES = ("created_at", "started_at", "finished_at", "lease_until", "not_before")
 QUEUED = {"status": "queued", "worker_id": None, "started_at": None, "lease_until": None}
 # What only the hub dialect knows of an agent.
 MAX_BODY = 524288
@@ -59,7 +60,9 @@ class Broker:
         self.dismissals: Counter[str | None] = Counter()
         self.max_body = int(os.environ.get("MAX_REQUEST_BODY_BYTES", str(MAX_BODY)))
         self.max_result = int(os.environ.get("MAX_RESULT_BYTES", str(MAX_TEXT)))
+        self.kept_seconds = int(os.environ.get("JOB_RETENTION_SECONDS", str(30 * 86400)))
         self.lost = 0
+        self.reports = native.Reports()
         self.lines = hub.Lines(self)
 
     async def handle(self, request: Request) -> Any:
@@ -116,9 +119,18 @@ class Broker:
             self.store.saw(name, version, caps)
         return Caller(name, frozenset(caps or ()))
 
-    async def submit(self, _request: Request, caller: Caller, body: bytes) -> Any:
+    async def submit(self, request: Request, caller: Caller, body: bytes) -> Any:
         """POST /jobs."""
         values = reading.json_object(body or b"{}", 400)
+        key = request.headers.get("idempotency-key")
+        if key is not None:
+            require(values.get("idempotency_key") in (None, key), 400, "Idempotency-Key and the body's differ")
+            values["idempotency_key"] = key
+        (job,) = self.enqueue(caller.name, [self.order(values)])
+        return {"id": job["id"], "status": job["status"]}
+
+    def order(self, values: dict[str, Any]) -> Job:
+        """The job that a submission asks for."""
         command = values.get("command")
         command = command.strip() if isinstance(command, str) else ""
         require(reading.COMMAND.fullmatch(command), 400, "invalid command")
@@ -131,23 +143,44 @@ class Broker:
         deliveries = values.get("max_deliveries")
         deliveries = 5 if deliveries is None else deliveries
         require(type(deliveries) is int and 1 <= deliveries <= 100, 400, "max_deliveries must be from 1 to 100")
-        self.bound(caller.name)
-        job = dict.fromkeys(KEYS) | {
+        priority = reading.integer(values, "priority", -100, 100, 400) or 0
+        when, key = values.get("not_before"), reading.optional_text(values, "idempotency_key", 400)
+        require(when is None or (type(when) in (int, float) and 0 <= when <= 2**40), 400, "not_before must be a time")
+        require(key is None or reading.KEY.fullmatch(key), 400, "idempotency_key must be a key")
+        return dict.fromkeys(KEYS) | {
             "id": str(uuid.uuid4()), "created_at": time.time(), "status": "queued", "command": command,
             "payload": payload, "requires": requires, "agent": agent, "attempts": 0, "max_deliveries": deliveries,
             "lease_epoch": 0, "lease_seconds": self.lease_seconds, "needs": needs,
-            "dialect": "jobs", "retry_seconds": 0, "not_before": None, "heartbeat_at": None,
+            "dialect": "jobs", "retry_seconds": 0, "heartbeat_at": None, "priority": priority,
+            "not_before": when if (when or 0) > time.time() else None, "idempotency_key": key,
+            "words": [command, payload, requires, agent, deliveries, priority, when],
         }  # fmt: skip
-        self.store.write(job)
-        return {"id": job["id"], "status": "queued"}
 
-    def bound(self, bot: str | None) -> None:
-        """Refuse a submission that is one too many."""
+    def enqueue(self, bot: str | None, jobs: list[Job]) -> list[Job]:
+        """Queue jobs, all or none; for one whose submitter used its key before, there is the earlier job."""
+        kept: list[Job] = []
+        for job in jobs:
+            job["submitter"] = bot
+            key = (job["idempotency_key"], bot)
+            known = [*self.store.jobs.values(), *kept] if key[0] else []
+            same = [other for other in known if (other["idempotency_key"], other["submitter"]) == key]
+            kept.append(same[0] if same else job)
+            words, earlier = kept[-1]["words"], kept[-1]["id"]
+            require(words == job["words"], 422, f"idempotency_key was used for another submission: job {earlier}")
+        new = [job for job, earlier in zip(jobs, kept, strict=True) if job is earlier]
+        self.bound(bot, len(jobs), len(new))
+        for job in new:
+            self.store.write(job)
+        return kept
+
+    def bound(self, bot: str | None, asked: int, new: int) -> None:
+        """Refuse submissions that are too many."""
+        require(asked <= min(self.per_minute, self.most_unfinished), 413, "batch too large")
         recent = [then for then in self.submissions.get(bot, []) if then > time.time() - 60]
-        require(len(recent) < self.per_minute, 429, "rate limit exceeded", {"retry-after": "60"})
+        require(len(recent) + asked <= self.per_minute, 429, "rate limit exceeded", {"retry-after": "60"})
         unfinished = sum(job["status"] in ("queued", "running") for job in self.store.jobs.values())
-        require(unfinished < self.most_unfinished, 429, "job queue limit reached", {"retry-after": "2"})
-        self.submissions[bot] = [*recent, time.time()]
+        require(unfinished + new <= self.most_unfinished, 429, "job queue limit reached", {"retry-after": "2"})
+        self.submissions[bot] = recent + [time.time()] * asked
 
     async def browse(self, request: Request, _caller: Caller, _body: bytes) -> Any:
         """GET /jobs."""
@@ -156,12 +189,17 @@ class Broker:
         before = reading.number("cursor", request.query.get("cursor"), 1, 2**62, 2**62)
         require(status in (None, "queued", "running", "done", "failed"), 400, "status must be one of four")
         require(agent is None or reading.NAME.fullmatch(agent), 400, "agent must be the name of one")
+        outcome = request.query.get("outcome")
+        require(outcome in (None, "done", "failed", "cancelled", "dead"), 400, "outcome must be one of four")
+        fits = status in (None, "done" if outcome == "done" else "failed")
+        require(outcome is None or fits, 400, "outcome must be one of the status")
         page: list[Job] = []
         size = 0
         for n, job in reversed([*enumerate(self.store.jobs.values(), 1)]):
             if (
                 n >= before
                 or status not in (None, job["status"])
+                or outcome not in (None, job["outcome"])
                 or agent not in (None, job["worker_id"] or job["agent"])
             ):
                 continue
@@ -216,28 +254,33 @@ class Broker:
         return time.monotonic() < deadline and not self.stopping and not request.gone
 
     def next(self, caller: Caller | hub.Line, lease_seconds: int | None = None) -> Any:
-        """Lease the oldest job that the caller may run."""
+        """Lease a job that the caller may run: of the highest priority the oldest."""
         cordoned = self.store.agents.get(caller.name or "", SILENT)["cordoned"]
-        for job in self.store.jobs.values():
-            if (
-                job["status"] == "queued"
-                and not job["not_before"]
-                and not cordoned
-                and job["agent"] in (None, caller.name)
-                and caller.caps.issuperset(job["needs"])
-            ):
-                return self.store.write(
-                    job,
-                    status="running",
-                    worker_id=caller.name,
-                    started_at=time.time(),
-                    lease_until=time.time() + (lease_seconds or job["lease_seconds"]),
-                    heartbeat_at=time.time(),
-                    error=None,
-                    lease_epoch=job["lease_epoch"] + 1,
-                    attempts=job["attempts"] + 1,
-                )
-        return None
+        fitting = [
+            job
+            for job in self.store.jobs.values()
+            if job["status"] == "queued"
+            and not job["not_before"]
+            and not cordoned
+            and job["agent"] in (None, caller.name)
+            and caller.caps.issuperset(job["needs"])
+        ]
+        if not fitting or self.store.paused:
+            return None
+        job = max(fitting, key=lambda job: job["priority"])
+        return self.store.write(
+            job,
+            status="running",
+            worker_id=caller.name,
+            started_at=time.time(),
+            lease_until=time.time() + (lease_seconds or job["lease_seconds"]),
+            heartbeat_at=time.time(),
+            error=None,
+            progress=None,
+            progress_note=None,
+            lease_epoch=job["lease_epoch"] + 1,
+            attempts=job["attempts"] + 1,
+        )
 
     async def heartbeat(self, request: Request, caller: Caller, body: bytes, job_id: str) -> Any:
         """POST /jobs/{id}/heartbeat."""
@@ -355,6 +398,8 @@ class Broker:
             for job in [*self.store.jobs.values()]:
                 if job["not_before"] and job["not_before"] < time.time():
                     self.store.write(job, not_before=None)
+                if self.kept_seconds and job["finished_at"] and job["finished_at"] < time.time() - self.kept_seconds:
+                    self.store.drop(job["id"])
 
 
 def shown(job: Job) -> Job:
@@ -377,6 +422,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "POST /jobs/{id}/release": Broker.release,
     "POST /jobs/{id}/result": Broker.result,
     "POST /jobs/{id}/fail": Broker.fail,
+    **native.CALLS,
     **hub.CALLS,
 }
 GOOD_FOR = {"worker": ["worker"], "bot": ["bot", "admin"], "admin": ["admin"]}
@@ -391,5 +437,6 @@ ROLES = {
     "POST /jobs/{id}/release": ["worker"],
     "POST /jobs/{id}/result": ["worker"],
     "POST /jobs/{id}/fail": ["worker"],
+    **native.ROLES,
     **hub.ROLES,
 }

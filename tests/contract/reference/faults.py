@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tests.contract.reference.faults_of_the_calls import CALLS
 from tests.contract.reference.faults_of_the_hub import HUB
+from tests.contract.reference.faults_of_the_native_calls import NATIVE
 from tests.contract.reference.faults_of_the_queue import QUEUE
 from tests.contract.reference.faults_of_the_tasks import TASKS
 
@@ -45,6 +46,14 @@ _TOKENS = {
     "POST /jobs/{id}/release": "POST-/jobs/none/release-bad worker token",
     "POST /jobs/{id}/result": "POST-/jobs/none/result-bad worker token",
     "POST /jobs/{id}/fail": "POST-/jobs/none/fail-bad worker token",
+    "POST /jobs/batch": "POST-/jobs/batch-bad bot token",
+    "POST /jobs/{id}/cancel": "POST-/jobs/none/cancel-bad bot token",
+    "POST /jobs/{id}/requeue": "POST-/jobs/none/requeue-bad bot token",
+    "POST /jobs/{id}/log": "POST-/jobs/none/log-bad worker token",
+    "GET /jobs/{id}/events": "GET-/jobs/none/events-bad bot token",
+    "GET /queue": "GET-/queue-bad bot token",
+    "POST /queue/pause": "POST-/queue/pause-bad admin token",
+    "POST /queue/resume": "POST-/queue/resume-bad admin token",
 }
 
 
@@ -67,7 +76,7 @@ def _tokens() -> dict[str, Fault]:
 def _leases() -> dict[str, Fault]:
     """Each report, accepted with a stale epoch, and from another worker."""
     faults = {}
-    for call in ("heartbeat", "release", "result", "fail"):
+    for call in ("heartbeat", "release", "log", "result", "fail"):
         ends = call in ("result", "fail")
         old = _EPOCH + ("if status" if ends else "require(caller")
         new = old.replace("require(epoch", f'require(call == "{call}" or epoch', 1)
@@ -86,4 +95,4 @@ def _leases() -> dict[str, Fault]:
     return faults
 
 
-FAULTS = {rule: Fault(*fault) for rule, fault in (QUEUE | CALLS | TASKS | HUB).items()} | _leases() | _tokens()
+FAULTS = {rule: Fault(*fault) for rule, fault in (QUEUE | CALLS | NATIVE | TASKS | HUB).items()} | _leases() | _tokens()

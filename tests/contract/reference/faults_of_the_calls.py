@@ -100,7 +100,7 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
     ),
     "the queue is bounded": (
         "broker", "limits::the_queue_is_bounded_by_its_unfinished_jobs",
-        "require(unfinished <", "require(True or unfinished <",
+        "require(unfinished +", "require(True or unfinished +",
     ),
     "a running job counts in the queue": (
         "broker", "limits::the_queue_is_bounded_by_its_unfinished_jobs",
@@ -124,7 +124,7 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
     ),
     "each bot has its own rate": (
         "broker", "limits::submissions_are_bounded_per_minute_and_bot",
-        "self.bound(caller.name)", "self.bound(None)",
+        "self.bound(bot, ", "self.bound(None, ",
     ),
     # Reading jobs and agents
     "the seed's keys come first": (
@@ -416,7 +416,7 @@ CALLS: dict[str, tuple[str, str, str, str]] = {
     # Answers
     "success is 200": (
         "http", "seed_readme::a_submission_is_answered_with_id_and_status",
-        "_answer(writer, 200, await", "_answer(writer, 201, await",
+        "_answer(writer, 200, ", "_answer(writer, 201, ",
     ),
     "answers say that they are JSON": (
         "http", "seed_readme::health_needs_no_token_and_says_nothing_else",

@@ -81,7 +81,7 @@ HUB: dict[str, tuple[str, str, str, str]] = {
     ),
     "types of tasks are checked": (
         "hub", "hub_calls::a_malformed_task_is_refused",
-        'submission = {"command": command', 'submission = {"command": str(command).lower()',
+        'broker.order({"command": command', 'broker.order({"command": str(command).lower()',
     ),
     "tasks are bounded": (
         "hub", "hub_calls::a_malformed_task_is_refused",
@@ -201,7 +201,7 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         'lease["maxDeliveries"] = job["max_deliveries"]', 'lease["maxDeliveries"] = 5',
     ),
     "a task of the hub's says that it is one": (
-        "hub", "hub_calls::what_is_beside_the_type_is_the_payload", '["dialect"] = "hub"', '["dialect"] = "jobs"',
+        "hub", "hub_calls::what_is_beside_the_type_is_the_payload", '{"dialect": "hub"}', '{"dialect": "jobs"}',
     ),
     "registered capabilities count": (
         "hub", "hub_lines::a_job_of_another_dialect_is_a_task",

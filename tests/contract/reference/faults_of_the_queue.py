@@ -64,17 +64,18 @@ QUEUE: dict[str, tuple[str, str, str, str]] = {
     # Claims
     "a job is claimed once": (
         "broker", "seed_readme::jobs_come_in_the_order_of_submission",
-        'job["status"] == "queued"\n                and', 'job["status"] != "done"\n                and',
+        'job["status"] == "queued"\n            and', 'job["status"] != "done"\n            and',
     ),
     "the oldest comes first": (
         "broker", "seed_readme::jobs_come_in_the_order_of_submission",
-        "for job in self.store.jobs.values():\n            if (",
-        "for job in reversed(self.store.jobs.values()):\n            if (",
+        'for job in self.store.jobs.values()\n            if job["status"] == "queued"\n',
+        'for job in reversed(self.store.jobs.values())\n            if job["status"] == "queued"\n',
     ),
     "foreign jobs hide nothing": (
         "broker", "routing::a_runnable_job_is_found_behind_foreign_ones",
-        "for job in self.store.jobs.values():\n            if (",
-        'for job in [job for job in self.store.jobs.values() if job["status"] == "queued"][:50]:\n            if (',
+        'for job in self.store.jobs.values()\n            if job["status"] == "queued"\n',
+        'for job in [job for job in self.store.jobs.values() if job["status"] == "queued"][:50]\n'
+        '            if job["status"] == "queued"\n',
     ),
     "a released job is the next": (
         "broker", "native_calls::a_released_job_is_the_next_and_its_delivery_is_not_charged",

@@ -272,7 +272,7 @@ TASKS: dict[str, tuple[str, str, str, str]] = {
     ),
     "a try begins without an error": (
         _BROKER, _LEASES + "a_failure_is_tried_again_later_and_each_time_later",
-        "                    error=None,\n", "",
+        "            error=None,\n", "",
     ),
     "a lost lease waits for nothing": (
         _BROKER, _LEASES + "a_lost_lease_is_delivered_again_at_once",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,14 @@ class Server:
             await self._lines(request, writer)
             return False
         try:
-            _answer(writer, 200, await self._handler(request), request.answer_headers)
+            answer = await self._handler(request)
+            if isinstance(answer, AsyncIterator):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+                async for event in answer:
+                    writer.write(event.encode())
+                    await writer.drain()
+                return False
+            _answer(writer, 200, answer, request.answer_headers)
         except RefusedError as refusal:
             closing = _CLOSE if request.unread else {}
             key = "error" if request.path.startswith("/agents/") else "detail"

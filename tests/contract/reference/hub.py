@@ -75,9 +75,8 @@ async def task(broker: Any, _request: Request, caller: Any, body: bytes, name: s
     command = values.pop("type", None)
     payload = kept(values)
     require(name in broker.names(), 404, "agent not found")
-    submission = {"command": command, "payload": payload, "agent": name}
-    job = await broker.submit(None, caller, json.dumps(submission).encode())
-    broker.store.jobs[job["id"]]["dialect"] = "hub"
+    submission = broker.order({"command": command, "payload": payload, "agent": name})
+    (job,) = broker.enqueue(caller.name, [submission | {"dialect": "hub"}])
     return {"taskId": job["id"], "status": "sent"}
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COMMAND = re.compile(r"[a-z][a-z0-9:_-]{0,63}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+KEY = re.compile("[!-~]{1,255}")
 VERSION = re.compile(r"[!-~]{1,64}")
 _CAPABILITY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/+@=-]{0,63}")
 
@@ -79,6 +80,14 @@ def text(values: dict[str, Any], name: str, status: int) -> str:
 def optional_text(values: dict[str, Any], name: str, status: int) -> str | None:
     """A text, None when it is missing or null."""
     return None if values.get(name) is None else text(values, name, status)
+
+
+def integer(values: dict[str, Any], name: str, least: int, most: int, status: int) -> int | None:
+    """A whole number among the values, None when it is missing or null."""
+    value = values.get(name)
+    if value is not None and (type(value) is not int or not least <= value <= most):
+        invalid(status, "int_type", name)
+    return value
 
 
 def number(name: str, given: str | None, least: int, most: int, default: int) -> int:

@@ -20,6 +20,7 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS jobs (n INTEGER PRIMARY KEY, id TEXT UNIQUE, job TEXT)",
     "CREATE TABLE IF NOT EXISTS agents (id TEXT UNIQUE, agent TEXT)",
     "CREATE TABLE IF NOT EXISTS tokens (name TEXT, role TEXT, digest TEXT)",
+    "CREATE TABLE IF NOT EXISTS pauses (pause TEXT)",
     "CREATE TABLE IF NOT EXISTS messages (n INTEGER PRIMARY KEY, recipient TEXT, sender TEXT, id TEXT, envelope TEXT)",
 )
 # Of each agent's key, whose it is.
@@ -45,6 +46,7 @@ class Store:
             self._db.execute(statement)
         self.jobs: dict[str, Any] = self._read("SELECT id, job FROM jobs ORDER BY n")
         self.agents: dict[str, Any] = self._read("SELECT id, agent FROM agents")
+        self.paused: Any = next((json.loads(row[0]) for row in self._db.execute("SELECT pause FROM pauses")), None)
         self.changed = asyncio.Event()
 
     def _read(self, query: str) -> dict[str, Any]:
@@ -61,6 +63,19 @@ class Store:
         self.jobs[job["id"]] = job
         self.wake()
         return job
+
+    def drop(self, job_id: str) -> None:
+        """Keep a job no longer."""
+        self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+        del self.jobs[job_id]
+
+    def pause(self, pause: dict[str, Any] | None) -> None:
+        """Keep a pause, or none."""
+        self._db.execute("DELETE FROM pauses")
+        if pause:
+            self._db.execute("INSERT INTO pauses VALUES (?)", (json.dumps(pause),))
+        self.paused = pause
+        self.wake()
 
     def wake(self) -> None:
         """Have everybody who waits look again."""

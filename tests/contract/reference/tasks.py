@@ -67,11 +67,11 @@ async def submit(broker: jobs.Broker, _request: Request, _name: str, body: bytes
         reading.invalid(422, "value_error", "type or max_attempts")
     if hint is not None and not reading.NAME.fullmatch(hint):
         reading.invalid(422, "value_error", "agent_hint")
-    broker.bound(None)
+    broker.bound(None, 1, 1)
     job = dict.fromkeys(jobs.KEYS) | {
         "id": str(uuid.uuid4()), "created_at": time.time(), "status": "queued", "command": kind,
         "payload": bounded("payload", kept(payload)), "agent": hint, "attempts": 0, "max_deliveries": attempts,
-        "lease_epoch": 0, "lease_seconds": 300, "needs": [], "dialect": "tasks",
+        "lease_epoch": 0, "lease_seconds": 300, "needs": [], "dialect": "tasks", "priority": 0,
         "retry_seconds": int(os.environ.get("TASKS_RETRY_SECONDS", "120")), "not_before": None, "heartbeat_at": None,
     }  # fmt: skip
     return {"success": True, "message": "Task queued", "task": task(broker.store.write(job))}

@@ -225,6 +225,8 @@ def test_a_batch_fits_into_the_minute_whole_or_not_at_all(bench: Callable[..., A
                 await b.queue.submit_all((PING,) * 2, "one")
             assert error.value.retry_after == 50
             await b.queue.submit_all((PING,) * 3, "two")
+            with pytest.raises(TooManySubmissionsError):
+                await b.queue.submit(PING, "two")
             b.clock.now += 50
             await b.queue.submit_all((PING,) * 2, "one")
             assert (await b.queue.counts()).ready == 7
