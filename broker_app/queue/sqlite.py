@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from broker_app.errors import JobNotFoundError, KeyReusedError, QueueFullError
 from broker_app.queue import listing
@@ -15,7 +15,7 @@ from broker_app.queue.store import Counts, Event, Page, Pause
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from broker_app.database import Database, Operation
     from broker_app.queue.commands import Browse
@@ -84,7 +84,7 @@ class SqliteStore:
         self._pause: Pause | None = None
 
     @classmethod
-    async def open(cls, database: Database) -> SqliteStore:
+    async def open(cls, database: Database) -> Self:
         """Read what the store remembers beside the tables."""
         store = cls(database)
         database.on_rollback(store._recall)
@@ -141,7 +141,7 @@ class SqliteStore:
 
         def take_due(connection: sqlite3.Connection) -> tuple[Job, ...]:
             rows = [row for query in (_LOST, _PUT_OFF) for row in connection.execute(query, (now, _DUE_BATCH))]
-            return tuple(self._apply(connection, job_of(row), transition) for row in rows)
+            return self._apply_all(connection, map(job_of, rows), transition)
 
         return await self._write(take_due)
 
@@ -152,8 +152,8 @@ class SqliteStore:
 
         def take_back(connection: sqlite3.Connection) -> tuple[Job, ...]:
             jobs = map(job_of, connection.execute(_RUNNING_BY, (worker,)).fetchall())
-            missing = [job for job in jobs if (job.id, job.lease_epoch) not in leases]
-            return tuple(self._apply(connection, job, transition) for job in missing)
+            missing = (job for job in jobs if (job.id, job.lease_epoch) not in leases)
+            return self._apply_all(connection, missing, transition)
 
         return await self._write(take_back)
 
@@ -162,7 +162,7 @@ class SqliteStore:
 
         def disown(connection: sqlite3.Connection) -> tuple[Job, ...]:
             rows = connection.execute(_QUEUED_FOR, {"agent": agent, "limit": _DUE_BATCH}).fetchall()
-            return tuple(self._apply(connection, job_of(row), transition) for row in rows)
+            return self._apply_all(connection, map(job_of, rows), transition)
 
         return await self._write(disown)
 
@@ -269,7 +269,16 @@ class SqliteStore:
         return min(heads)[1] if heads else None
 
     def _apply(self, connection: sqlite3.Connection, job: Job, transition: Transition) -> Job:
-        changed = transition(job)
+        return self._keep(connection, job, transition(job))
+
+    def _apply_all(
+        self, connection: sqlite3.Connection, jobs: Iterable[Job], transition: Transition
+    ) -> tuple[Job, ...]:
+        # A refusal of one must not leave the others changed.
+        changes = [(job, transition(job)) for job in jobs]
+        return tuple(self._keep(connection, job, changed) for job, changed in changes)
+
+    def _keep(self, connection: sqlite3.Connection, job: Job, changed: Job) -> Job:
         if changed is job:
             return job
         connection.execute(UPDATE, updated(changed))
