@@ -150,7 +150,7 @@ def progress(job: dict[str, Any], now: float) -> str:
         return f"in {times.span(job['not_before'] - now)}"
     if job["status"] != "running":
         return ""
-    return report(job["progress"], job["progress_note"])
+    return report(job["progress"], None)
 
 
 def report(percent: int | None, note: str | None) -> str:

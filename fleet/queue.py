@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from fleet.broker import Broker
 
+# So much of what a job is about is shown on the narrowest terminal too.
+_TASK_WIDTH = 16
+_AT_TIMES = ("priority", "progress")
+
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as fleet jobs shows it.")]
 
 
@@ -164,14 +168,30 @@ def _asked_for(state: str | None) -> dict[str, str]:
 
 
 def _table(found: Iterable[dict[str, Any]], now: float) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold", border_style="dim")
-    for column in ("job", "agent", "state", "priority", "age", "progress", "task"):
-        shown.add_column(column, no_wrap=True, justify="right" if column in {"priority", "age"} else "left")
-    for job in found:
-        age = times.span(now - job["created_at"])
-        facts = (job["id"], jobs.holder(job), jobs.state(job), str(job["priority"]), age, jobs.progress(job, now))
-        shown.add_row(*map(Text, facts), Text(jobs.asked(job)))
+    """Return a line for each job: its id whole, since it is to be typed; no column that says nothing of any."""
+    rows = [_row(job, now) for job in found]
+    names = [name for name in rows[0] if name not in _AT_TIMES or any(row[name] not in {"", "0"} for row in rows)]
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold", border_style="dim")
+    for name in names:
+        shown.add_column(name, justify="right" if name in {"priority", "age"} else "left", no_wrap=name != "task")
+    for row in rows:
+        shown.add_row(*(Text(row[name], no_wrap=True, overflow="ellipsis") for name in names))
+    narrowest = sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in names[:-1]) + _TASK_WIDTH
+    if narrowest > out.width:
+        shown.width = narrowest
     return shown
+
+
+def _row(job: dict[str, Any], now: float) -> dict[str, str]:
+    return {
+        "job": job["id"],
+        "agent": jobs.holder(job),
+        "state": jobs.state(job),
+        "priority": str(job["priority"]),
+        "age": times.span(now - job["created_at"]),
+        "progress": jobs.progress(job, now),
+        "task": jobs.asked(job),
+    }
 
 
 def _lines(seen: dict[str, Any], now: float) -> Iterator[str]:

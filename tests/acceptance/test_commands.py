@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
+import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from tests.support.ansible import MOST_MODULE_RUNS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.acceptance.conftest import Deployment
     from tests.support.fleet import TestFleet
 
@@ -166,6 +171,116 @@ def test_what_agents_can_do_is_theirs_to_say(fleet: TestFleet) -> None:
     done = fleet.fleet("task", "agent3", '{"type":"capabilities"}')
     assert done.returncode == 0
     assert "build" in json.dumps(json.loads(done.stdout))
+
+
+def task(line: str) -> str:
+    return json.dumps({"type": "exec", "command": line})
+
+
+def told(fleet: TestFleet, *words: str) -> Any:
+    done = fleet.fleet(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_job_is_followed_as_it_goes_also_over_a_cut_connection(fleet: TestFleet) -> None:
+    steps = 'for n in 1 2 3 4 5; do echo "line $n"; echo "$((n * 20)) step $n" >> "$JOB_PROGRESS"; sleep 3; done'
+    with fleet.started("task", "agent3", task(steps), "--follow", stderr=subprocess.PIPE) as following:
+        lines = iter(following.stdout or ())
+        assert next(lines) == "line 1\n"
+        [job] = told(fleet, "jobs", "--status", "running", "--agent", "agent3")
+        # Its way through the lab is a program of its own.
+        subprocess.run(["pkill", "-P", str(following.pid)], check=True, timeout=10)
+        assert list(lines) == [f"line {n}\n" for n in range(2, 6)]
+        first, *states, last = (following.stderr or io.StringIO()).read().splitlines()
+        assert following.wait(30) == 0
+    assert first == f"job {job['id']}"
+    assert "running" in states
+    assert states[-1].startswith(("80 % step 4", "100 % step 5"))
+    assert re.fullmatch(r"done in 1\d\.\d s", last)
+    again = fleet.fleet("follow", job["id"])
+    assert (again.returncode, again.stdout) == (0, "".join(f"line {n}\n" for n in range(1, 6)))
+
+
+def test_a_task_for_later_with_a_priority_is_done_later(fleet: TestFleet) -> None:
+    started = time.monotonic()
+    done = fleet.fleet("task", "agent1", task("echo at last"), "--after", "5s", "--priority", "10", "--follow")
+    assert (done.returncode, done.stdout) == (0, "at last\n")
+    assert time.monotonic() - started > 5
+
+
+def test_a_task_under_a_key_is_done_once(fleet: TestFleet) -> None:
+    key = f"test-{time.time()}"
+    line = task("date +%N")
+    first, second = (fleet.fleet("task", "agent1", line, "--key", key) for _ in range(2))
+    assert (first.returncode, first.stdout) == (0, second.stdout)
+
+
+def test_a_batch_is_done_and_one_with_a_wrong_line_is_not(fleet: TestFleet, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.jsonl"
+    lines = [{"agent": agent, "task": {"type": "ping", "payload": agent}} for agent in AGENTS]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    ids = fleet.fleet("batch", str(file)).stdout.split()
+    assert [fleet.fleet("follow", job).stdout for job in ids] == [f"pong: {agent}\n" for agent in AGENTS]
+    file.write_text('{"task":{"type":"ping"}}\n{"task":{"type":"ping"},"max_deliveries":0}\n')
+    before = told(fleet, "jobs", "--limit", "1")
+    refused = fleet.fleet("batch", str(file))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("fleet: nothing was queued: line 2: max_deliveries")
+    assert told(fleet, "jobs", "--limit", "1") == before
+
+
+def test_a_running_job_is_cancelled_and_who_waits_is_told(fleet: TestFleet) -> None:
+    with fleet.started("task", "agent2", task("echo begun; sleep 300"), "--follow", stderr=subprocess.PIPE) as waiting:
+        assert next(iter(waiting.stdout or ())) == "begun\n"
+        [job] = told(fleet, "jobs", "--status", "running", "--agent", "agent2")
+        cancelled = fleet.fleet("cancel", job["id"], "--reason", "not today")
+        assert (cancelled.returncode, cancelled.stdout) == (0, "cancelled\n")
+        assert waiting.wait(30) == 1
+        assert re.search(r"cancelled in \d+\.\d s: not today\n$", (waiting.stderr or io.StringIO()).read())
+    assert job["id"] in {each["id"] for each in told(fleet, "jobs", "--status", "cancelled")}
+    assert fleet.fleet("exec", "agent2", "pgrep -u $(id -u) -x sleep").returncode == 1
+
+
+def test_a_dead_job_is_listed_and_gets_another_try(fleet: TestFleet) -> None:
+    # It fails once, in the dialect in which that can be the last try.
+    body = {"command": "test -e tried || { touch tried; exit 3; }; rm tried; echo better", "agent_hint": "agent3"}
+    with fleet.token("bot", "tests") as token:
+        headers = {"Authorization": f"Bearer {token}"}
+        task = {"type": "exec", "payload": body, "max_attempts": 1}
+        answer = httpx.post(f"{fleet.url}/api/tasks", json=task, headers=headers, trust_env=False)
+    job = answer.raise_for_status().json()["task"]["id"]
+    assert fleet.fleet("follow", job).returncode == 1
+    assert job in fleet.fleet("jobs", "--dead").stdout
+    assert re.search(r"^dead +[1-9]", fleet.fleet("queue").stdout, re.MULTILINE)
+    requeued = fleet.fleet("requeue", job)
+    assert (requeued.returncode, requeued.stdout) == (0, "1 queued again\n")
+    assert fleet.fleet("follow", job).returncode == 0
+    refused = fleet.fleet("requeue", job)
+    assert (refused.returncode, f"job {job} is not dead but done" in refused.stderr) == (1, True)
+
+
+def test_nothing_is_begun_in_a_pause(fleet: TestFleet) -> None:
+    line = r"the queue is paused since \d{4}-\d\d-\d\d [\d:]+: a test; fleet resume ends it"
+    assert fleet.fleet("pause", "a test").returncode == 0
+    try:
+        waiting = fleet.fleet("task", "agent1", task("echo now"), "--timeout", "3")
+        assert (waiting.returncode, waiting.stdout) == (1, "")
+        assert re.match(line, waiting.stderr)
+        [job] = told(fleet, "jobs", "--status", "queued", "--agent", "agent1")
+        assert re.search(line, fleet.fleet("status").stdout)
+        assert re.search(line, fleet.fleet("queue").stdout)
+    finally:
+        assert fleet.fleet("resume").returncode == 0
+    assert fleet.fleet("follow", job["id"]).stdout == "now\n"
+    assert told(fleet, "queue")["paused"] is None
+
+
+@pytest.mark.parametrize("command", ["follow", "cancel", "requeue"])
+def test_a_job_that_there_is_not_is_said(fleet: TestFleet, command: str) -> None:
+    done = fleet.fleet(command, "1234")
+    refusal = "fleet: there is no job '1234'; fleet jobs lists them\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", refusal)
 
 
 def test_nothing_but_packages_was_fetched(fleet: TestFleet) -> None:

@@ -59,12 +59,18 @@ class TestFleet:
         return programs.run(argv, environment={**self.environment, **_OF_OTHER_FLEETS, **settings}, timeout=timeout)
 
     @contextmanager
-    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    def started(self, *arguments: str, stderr: int | None = None) -> Iterator[subprocess.Popen[str]]:
         """Have `fleet --lab …` run, killed at the latest when the context ends; its output is a pipe."""
         argv = [str(_PROGRAMS / "fleet"), "--lab", *arguments]
         environment = {**self.environment, **_OF_OTHER_FLEETS, "PYTHONUNBUFFERED": "1"}
         program = subprocess.Popen(
-            argv, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            argv,
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
         )
         with program:
             try:

@@ -206,6 +206,13 @@ def test_a_batch_of_more_than_one_call_tells_how_far_it_came(run: Run, monkeypat
     assert len(said.out.splitlines()) == 2
 
 
+def test_a_wrong_line_far_down_keeps_earlier_calls_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "_CALL_JOBS", 2)
+    said = batch(run, monkeypatch, '{"task":{"type":"ping"}}\n' * 5 + "ping\n")
+    assert (said.status, said.out) == (1, "")
+    assert said.err.startswith("fleet: nothing was queued: line 6: it is not JSON")
+
+
 def test_a_call_has_a_thousand_jobs_at_the_most(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
