@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 
 import pytest
 
@@ -43,6 +44,33 @@ def test_a_stop_is_orderly_and_a_crash_is_not(lab: TestLab) -> None:
         assert not machine.is_running
         lab.run("start", "debian12")
         assert ("farewell" in machine.ssh("sudo ls /root")) is said_farewell
+
+
+# The last of its children note when it dies. Those before them are many, so that it takes a while to kill all.
+_MOURNED = """
+import os, signal
+ends = os.pipe()
+os.mkdir("/root/mourned")
+for number in range(1500):
+    if os.fork() == 0:
+        os.close(ends[1])
+        if number < 1400:
+            signal.pause()
+        os.read(ends[0], 1)
+        open(f"/root/mourned/{number}", "w").close()
+        os._exit(0)
+os.mkdir("/root/ready")
+signal.pause()
+"""
+
+
+def test_no_process_of_a_crashed_host_outlives_another(lab: TestLab) -> None:
+    machine = lab.machine("debian12")
+    machine.ssh(f"sudo systemd-run --quiet --unit=mourned python3 -c {shlex.quote(_MOURNED)}")
+    machine.ssh("until sudo test -e /root/ready; do sleep 0.1; done")
+    lab.run("crash", "debian12")
+    lab.run("start", "debian12")
+    assert machine.ssh("sudo ls /root/mourned").split() == []
 
 
 def test_a_cut_host_cannot_be_reached_until_it_is_healed(lab: TestLab) -> None:
