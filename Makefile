@@ -27,8 +27,9 @@ shell: ## Log in: make shell HOST=agents-1
 test: check ## Run every test: units, contracts, roles, a fleet
 	@$(SUDO) .venv/bin/pytest -n 3
 
-bench: setup ## Time site.yml beside a shell script that does the same
-	@$(SUDO) .venv/bin/python -m tests.bench
+bench: ## Time the queue beside beanstalkd, and site.yml beside a shell script that does the same
+	@scripts/setup bench
+	@$(SUDO) .venv/bin/python -m tests.bench.queue; queue=$$?; $(SUDO) .venv/bin/python -m tests.bench && exit $$queue
 
 soak: setup ## Try for long to break it: 10 minutes of faults (SECONDS, SEED), 20 of fuzz
 	@$(SUDO) .venv/bin/python -m tests.faults.soak --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
