@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 DIALECTS = (JOBS, TASKS, HUB_CALLS)
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _ANYBODY = frozenset({Role.BOT, Role.WORKER})
 
 
@@ -187,5 +188,4 @@ def _respond(answer: Answer) -> Response:
 
 
 def _json(status: int, body: Any, headers: Any = None) -> Response:
-    content = json.dumps(body, separators=(",", ":")).encode()
-    return Response(content, status, headers, media_type="application/json")
+    return Response(_ENCODER.encode(body).encode(), status, headers, media_type="application/json")

@@ -6,6 +6,7 @@ appended to; a full one is set aside, and the oldest of these goes when there ar
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 MAX_BYTES = 16 * 2**20
@@ -29,31 +30,49 @@ class Audit:
     Args:
         database: The database's file.
         most: Bytes of a file that is full.
-        tell: What else has each line: the log, which is the journal where a service writes it.
+        tell: What else has the lines: the log, which is the journal where a service writes it.
     """
 
     def __init__(self, database: Path, *, most: int = MAX_BYTES, tell: Callable[[str], object] = _LOG.info) -> None:
         self.path = database.with_name(f"{database.name}.audit.jsonl")
         self._most = most
         self._tell = tell
+        self._waiting: list[str] = []
+        self._written: asyncio.Future[None] | None = None
 
     def note(self, when: float, **facts: object) -> None:
         """Append one line. What was done is done: where it cannot be noted, the journal says so."""
-        time = datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
-        words = {name: str(fact)[:_MAX_WORD] for name, fact in facts.items() if fact is not None}
-        line = json.dumps({"when": time, **words})
-        self._tell(line)
+        self._waiting.append(_line(when, facts))
+        self._write()
+
+    async def note_with_others(self, when: float, **facts: object) -> None:
+        """Append one line together with what else this turn of the event loop notes; it is there when this returns."""
+        self._waiting.append(_line(when, facts))
+        if self._written is None:
+            loop = asyncio.get_running_loop()
+            self._written = loop.create_future()
+            loop.call_soon(self._write)
+        await asyncio.shield(self._written)
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        lines, self._waiting = "\n".join(self._waiting), []
+        self._tell(lines)
         try:
-            self._append(line.encode() + b"\n")
+            self._append(lines.encode() + b"\n")
         except OSError as error:
             _LOG.error("cannot write %s: %s", self.path, error)
+        if self._written is not None:
+            self._written.set_result(None)
+            self._written = None
 
-    def _append(self, line: bytes) -> None:
-        # Opened anew for each line: the command line appends to the same file, and either side may set it aside.
+    def _append(self, lines: bytes) -> None:
+        # Opened anew each time: the command line appends to the same file, and either side may set it aside.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self.path, flags, 0o600)
         try:
-            os.write(descriptor, line)
+            os.write(descriptor, lines)
             full = os.fstat(descriptor).st_size >= self._most
         finally:
             os.close(descriptor)
@@ -69,3 +88,9 @@ class Audit:
 
     def _numbered(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")
+
+
+def _line(when: float, facts: Mapping[str, object]) -> str:
+    time = datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
+    words = {name: str(fact)[:_MAX_WORD] for name, fact in facts.items() if fact is not None}
+    return json.dumps({"when": time, **words})

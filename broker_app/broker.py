@@ -128,18 +128,18 @@ class Broker:
         try:
             done = await self._do(command, caller, hangup)
         except BrokerError as error:
-            self._note(command, caller, f"refused: {error}")
+            await self._note(command, caller, f"refused: {error}")
             raise
-        self._note(command, caller, "done", done)
+        await self._note(command, caller, "done", done)
         return done
 
-    def _note(self, command: commands.Command, caller: Caller, outcome: str, done: Any = None) -> None:
+    async def _note(self, command: commands.Command, caller: Caller, outcome: str, done: Any = None) -> None:
         """Leave a line in the trail of what changed something, or would have."""
         if isinstance(command, _READERS) or (isinstance(command, commands.Claim) and done is None):
             return
         who, role = caller.worker.name or caller.principal.name, caller.principal.role
         order = command.order if isinstance(command, commands.Assign) else command
-        self.audit.note(
+        await self.audit.note_with_others(
             time.time(),
             who=who or f"the shared {role} token",
             role=role,

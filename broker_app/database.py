@@ -39,6 +39,7 @@ Operation = Callable[[sqlite3.Connection], T]
 class _Write:
     operation: Operation[Any]
     durable: bool
+    announce: Callable[[Any], None] | None
     future: asyncio.Future[Any]
     result: Any = None
     error: Exception | None = None
@@ -65,7 +66,8 @@ class Database:
             os.close(self._lock)
             raise
         self._reader.execute("PRAGMA query_only=ON")
-        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._waiting: list[_Write] = []
+        self._writes: queue.SimpleQueue[list[_Write]] = queue.SimpleQueue()
         self._rollback_listeners: list[Operation[None]] = []
         self._rolled_back = False
         self._synchronous = ""
@@ -78,13 +80,19 @@ class Database:
         """Have a function called in the first transaction after a rollback, to read anew what it remembers."""
         self._rollback_listeners.append(listener)
 
-    def write(self, operation: Operation[T], *, durable: bool = True) -> asyncio.Future[T]:
+    def write(
+        self, operation: Operation[T], *, durable: bool = True, announce: Callable[[T], None] | None = None
+    ) -> asyncio.Future[T]:
         """Run an operation in the next transaction; the future is done after the commit.
 
-        An operation that raises must not have changed anything; its neighbours are committed all the same.
+        An operation that raises must not have changed anything; its neighbours are committed all the same. What it
+        returned is announced first, on the event loop, also when nobody waits for the future any more.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._writes.put(_Write(operation, durable, future))
+        self._waiting.append(_Write(operation, durable, announce, future))
+        if len(self._waiting) == 1:
+            # The writer is woken once for all that this turn of the loop writes: they share a commit.
+            self._loop.call_soon(self._hand_over)
         return future
 
     async def read(self, operation: Operation[T]) -> T:
@@ -93,12 +101,29 @@ class Database:
 
     async def close(self) -> None:
         """Commit what is waiting, then close."""
-        self._writes.put(None)
+        self._hand_over()
+        self._writes.put([])
         await self._loop.run_in_executor(None, self._thread.join)
         self._read_pool.shutdown()
         self._reader.close()
         self._writer.close()
         os.close(self._lock)
+
+    def _hand_over(self) -> None:
+        if self._waiting:
+            self._writes.put(self._waiting)
+            self._waiting = []
+
+    def _answer(self, batch: list[_Write]) -> None:
+        for write in batch:
+            if write.announce is not None and write.error is None:
+                self._loop.call_soon(write.announce, write.result)
+            if write.future.done():
+                continue
+            if write.error is not None:
+                write.future.set_exception(write.error)
+            else:
+                write.future.set_result(write.result)
 
     def _read(self, operation: Operation[T]) -> T:
         try:
@@ -109,22 +134,20 @@ class Database:
     def _run(self) -> None:
         while batch := self._next_batch():
             self._commit(batch)
-            self._loop.call_soon_threadsafe(_answer, batch)
+            self._loop.call_soon_threadsafe(self._answer, batch)
 
     def _next_batch(self) -> list[_Write]:
-        first = self._wait()
-        if first is None:
-            return []
-        batch = [first]
-        while len(batch) < _MAX_BATCH and not self._writes.empty():
-            write = self._writes.get()
-            if write is None:
-                self._writes.put(None)
+        batch = self._wait()
+        while batch and len(batch) < _MAX_BATCH and not self._writes.empty():
+            more = self._writes.get()
+            if not more:
+                self._writes.put(more)
                 break
-            batch.append(write)
+            batch += more
         return batch
 
-    def _wait(self) -> _Write | None:
+    def _wait(self) -> list[_Write]:
+        """What waits to be written, nothing when there will be no more."""
         if self._uncheckpointed < _CHECKPOINT_AFTER:
             return self._writes.get()
         try:
@@ -199,16 +222,6 @@ class Database:
             self._damage = str(error)
             _LOG.critical("%s; no write is accepted until then", damaged)
         return damaged
-
-
-def _answer(batch: list[_Write]) -> None:
-    for write in batch:
-        if write.future.done():
-            continue
-        if write.error is not None:
-            write.future.set_exception(write.error)
-        else:
-            write.future.set_result(write.result)
 
 
 def _is_busy(error: Exception) -> bool:

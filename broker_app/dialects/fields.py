@@ -120,7 +120,7 @@ def read_object(body: bytes, *, status: int) -> dict[str, Any]:
         MalformedError: It is none, or is nested too deeply. Has the given status.
     """
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        value = _JSON.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise _wrong(status, "json_invalid", "", {}) from None
     if not isinstance(value, dict):
@@ -219,3 +219,6 @@ def _deeper_than(value: dict[str, Any], levels: int) -> bool:
         if not level:
             return False
     return True
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from operator import attrgetter
 from typing import Any
 
 from broker_app.queue.job import Job, Outcome, Route, Status
@@ -16,8 +17,13 @@ _CHANGING = (
     *("attempts", "worker", "progress", "progress_note", "result", "error", "not_before"),
 )
 _COLUMNS = (*_KEPT, "needs", *_CHANGING)
+_STATUSES: dict[str, Status] = {status.value: status for status in Status}
+_OUTCOMES: dict[str | None, Outcome | None] = {None: None} | {outcome.value: outcome for outcome in Outcome}
+_NO_FIELDS = ("n", "reported")
 INSERT = " ".join(("INSERT INTO jobs (", ", ".join(_COLUMNS), ") VALUES (", ", ".join("?" * len(_COLUMNS)), ")"))
-UPDATE = " ".join(("UPDATE jobs SET", ", ".join(f"{column} = ?" for column in _CHANGING), "WHERE id = ?"))
+
+_kept = attrgetter(*_KEPT)
+_changing = attrgetter("route.agent", *_CHANGING[1:])
 
 
 def job_of(row: sqlite3.Row) -> Job:
@@ -26,49 +32,32 @@ def job_of(row: sqlite3.Row) -> Job:
     Raises:
         sqlite3.DatabaseError: The row is none that was written.
     """
+    # A column is found by its name in a row only by looking at each.
+    values = dict(zip(row.keys(), row, strict=True))
+    for column in _NO_FIELDS:
+        del values[column]
+    route = route_of(values.pop("agent"), values.pop("needs"))
     try:
-        return Job(
-            id=row["id"],
-            dialect=row["dialect"],
-            command=row["command"],
-            payload=row["payload"],
-            requires=row["requires"],
-            route=route_of(row["agent"], row["needs"]),
-            created_at=row["created_at"],
-            lease_seconds=row["lease_seconds"],
-            max_deliveries=row["max_deliveries"],
-            retry_seconds=row["retry_seconds"],
-            priority=row["priority"],
-            submitter=row["submitter"],
-            idempotency_key=row["idempotency_key"],
-            fingerprint=row["fingerprint"],
-            not_before=row["not_before"],
-            status=Status(row["status"]),
-            outcome=row["outcome"] and Outcome(row["outcome"]),
-            started_at=row["started_at"],
-            finished_at=row["finished_at"],
-            lease_until=row["lease_until"],
-            heartbeat_at=row["heartbeat_at"],
-            lease_epoch=row["lease_epoch"],
-            attempts=row["attempts"],
-            worker=row["worker"],
-            progress=row["progress"],
-            progress_note=row["progress_note"],
-            result=row["result"],
-            error=row["error"],
-        )
-    except ValueError as error:
+        status, outcome = _STATUSES[values.pop("status")], _OUTCOMES[values.pop("outcome")]
+    except KeyError as error:
         raise sqlite3.DatabaseError(f"row {row['n']} of jobs makes no sense: {error}") from error
+    return Job(**values, route=route, status=status, outcome=outcome)
 
 
 def inserted(job: Job) -> tuple[Any, ...]:
     """What `INSERT` takes."""
-    return (*(getattr(job, column) for column in _KEPT), needs_of(job.route), *_changing(job))
+    return (*_kept(job), needs_of(job.route), *_changing(job))
 
 
-def updated(job: Job) -> tuple[Any, ...]:
-    """What `UPDATE` takes."""
-    return (*_changing(job), job.id)
+def update(before: Job, after: Job) -> tuple[str, tuple[Any, ...]]:
+    """What brings a job's row up to date, and its values.
+
+    It names only what differs: SQLite writes anew each index that has one of the columns named, changed or not.
+    """
+    pairs = zip(_CHANGING, _changing(before), _changing(after), strict=True)
+    changed = {column: value for column, old, value in pairs if value != old}
+    columns = ", ".join(f"{column} = ?" for column in changed)
+    return " ".join(("UPDATE jobs SET", columns, "WHERE id = ?")), (*changed.values(), after.id)
 
 
 def route_of(agent: str | None, needs: str) -> Route:
@@ -79,7 +68,3 @@ def route_of(agent: str | None, needs: str) -> Route:
 def needs_of(route: Route) -> str:
     """What a route needs, as one column."""
     return ",".join(sorted(route.needs))
-
-
-def _changing(job: Job) -> tuple[Any, ...]:
-    return (job.route.agent, *(getattr(job, column) for column in _CHANGING[1:]))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from broker_app.errors import JobNotFoundError, KeyReusedError, QueueFullError
 from broker_app.queue import listing
 from broker_app.queue.job import Job, Outcome, Status, Worker
 from broker_app.queue.routes import RouteIndex
-from broker_app.queue.rows import INSERT, UPDATE, inserted, job_of, needs_of, route_of, updated
+from broker_app.queue.rows import INSERT, inserted, job_of, needs_of, route_of, update
 from broker_app.queue.store import Counts, Event, Page, Pause
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class SqliteStore:
         # would starve its jobs, so a rollback reads both of these anew.
         self._routes = RouteIndex()
         # How many jobs there are of each kind: to count a million takes long. Others may read it, so it is replaced.
-        self._tally: Counter[str] = Counter()
+        self._tally: dict[str, int] = {}
         self._pause: Pause | None = None
 
     @classmethod
@@ -101,7 +100,7 @@ class SqliteStore:
         def insert(connection: sqlite3.Connection) -> tuple[Job, ...]:
             kept = _known(connection, jobs)
             new = [job for job, earlier in zip(jobs, kept, strict=True) if job is earlier]
-            if new and 0 < limit < self._tally.total() - self._tally["dead"] + len(new):
+            if new and 0 < limit < sum(self._tally.values()) - self._tally["dead"] + len(new):
                 raise QueueFullError
             connection.executemany(INSERT, map(inserted, new))
             self._count((), new)
@@ -221,8 +220,8 @@ class SqliteStore:
             numbers = [(row["n"],) for row in rows]
             connection.executemany("DELETE FROM events WHERE job = ?", numbers)
             connection.executemany("DELETE FROM jobs WHERE n = ?", numbers)
-            self._tally = self._tally.copy()
-            self._tally["dead"] -= sum(row["outcome"] == Outcome.DEAD for row in rows)
+            dead = sum(row["outcome"] == Outcome.DEAD for row in rows)
+            self._tally = self._tally | {"dead": self._tally["dead"] - dead}
             return len(rows)
 
         return await asyncio.shield(self._database.write(forget, durable=False))
@@ -246,17 +245,13 @@ class SqliteStore:
 
     async def _write(self, operation: Operation[_J], *, durable: bool = True) -> _J:
         """Write, and announce the jobs even when the caller has gone meanwhile."""
-        future = self._database.write(operation, durable=durable)
-        future.add_done_callback(self._on_written)
-        return await asyncio.shield(future)
+        return await self._database.write(operation, durable=durable, announce=self._on_written)
 
-    def _on_written(self, future: asyncio.Future[Any]) -> None:
-        if future.cancelled() or future.exception() is not None:
-            return
-        result = future.result()
+    def _on_written(self, result: Job | tuple[Job, ...] | None) -> None:
         for job in result if isinstance(result, tuple) else (result,):
             if job is not None:
-                self._announce(job)
+                for listener in self._listeners:
+                    listener(job)
 
     def _next(self, connection: sqlite3.Connection, worker: Worker) -> int | None:
         heads = []
@@ -279,9 +274,9 @@ class SqliteStore:
         return tuple(self._keep(connection, job, changed) for job, changed in changes)
 
     def _keep(self, connection: sqlite3.Connection, job: Job, changed: Job) -> Job:
-        if changed is job:
+        if changed == job:
             return job
-        connection.execute(UPDATE, updated(changed))
+        connection.execute(*update(job, changed))
         self._count((job,), (changed,))
         if changed.ready:
             self._routes.add(changed.route)
@@ -291,19 +286,16 @@ class SqliteStore:
         self._routes.clear()
         for agent, needs in connection.execute(_READY_ROUTES):
             self._routes.add(route_of(agent, needs))
-        self._tally = Counter(dict(connection.execute(_COUNTS).fetchone()))
+        self._tally = dict(connection.execute(_COUNTS).fetchone())
         row = connection.execute("SELECT since, reason FROM pause").fetchone()
         self._pause = row and Pause(*row)
 
     def _count(self, before: Sequence[Job], after: Sequence[Job]) -> None:
         tally = self._tally.copy()
-        tally.subtract(kind for job in before for kind in _kinds(job))
-        tally.update(kind for job in after for kind in _kinds(job))
+        for jobs, change in ((before, -1), (after, 1)):
+            for kind in filter(None, map(_kind, jobs)):
+                tally[kind] += change
         self._tally = tally
-
-    def _announce(self, job: Job) -> None:
-        for listener in self._listeners:
-            listener(job)
 
 
 def _find(connection: sqlite3.Connection, job_id: str) -> Job:
@@ -313,13 +305,13 @@ def _find(connection: sqlite3.Connection, job_id: str) -> Job:
     return job_of(row)
 
 
-def _kinds(job: Job) -> tuple[str, ...]:
+def _kind(job: Job) -> str | None:
     """As what a job is counted."""
-    if job.finished and job.outcome is not Outcome.DEAD:
-        return ()
     if job.status is Status.QUEUED:
-        return ("ready" if job.ready else "delayed",)
-    return ("dead" if job.finished else "running",)
+        return "delayed" if job.not_before is not None else "ready"
+    if job.status is Status.RUNNING:
+        return "running"
+    return "dead" if job.outcome is Outcome.DEAD else None
 
 
 def _known(connection: sqlite3.Connection, jobs: tuple[Job, ...]) -> tuple[Job, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import syslog
 from typing import TYPE_CHECKING
@@ -79,3 +80,39 @@ def test_tokens_of_the_command_line_are_in_it(
     who = "user alice"
     assert found == [(who, "mint", "a", "done"), (who, "revoke", "a", "done"), (who, "revoke", "a", "refused")]
     assert told == text.splitlines()  # the journal's
+
+
+def test_what_one_moment_notes_is_written_at_once_and_before_anybody_goes_on(tmp_path: Path) -> None:
+    told: list[str] = []
+    audit = Audit(tmp_path / "b.db", tell=told.append)
+
+    async def note(who: str) -> str:
+        await audit.note_with_others(1, who=who)
+        return audit.path.read_text()
+
+    async def work() -> list[str]:
+        first = await asyncio.gather(*(note(str(n)) for n in range(5)))
+        return [*first, await note("later")]
+
+    texts = asyncio.run(work())
+    assert [len(text.splitlines()) for text in texts] == [5, 5, 5, 5, 5, 6]
+    assert [text.count("\n") for text in told] == [4, 0]
+    assert [line["who"] for line in lines(audit.path)] == ["0", "1", "2", "3", "4", "later"]
+
+
+def test_a_line_is_written_although_its_caller_is_stopped_and_others_go_on(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "b.db")
+
+    async def work() -> None:
+        stopped, other = (asyncio.create_task(audit.note_with_others(1, who=who)) for who in ("stopped", "other"))
+        await asyncio.sleep(0)
+        stopped.cancel()
+        await other
+
+    asyncio.run(work())
+    assert [line["who"] for line in lines(audit.path)] == ["stopped", "other"]
+
+
+def test_nobody_waits_for_what_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asyncio.run(Audit(tmp_path / "nowhere" / "b.db").note_with_others(1, who="a"))
+    assert "cannot write" in caplog.text

@@ -88,6 +88,31 @@ def test_many_writes_share_one_commit(tmp_path: Path, run: Callable[[Any], Any])
     run(work())
 
 
+def test_what_is_written_in_one_turn_of_the_loop_is_one_commit(tmp_path: Path, run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with Traced(tmp_path / "db") as traced:
+            await asyncio.gather(*(traced.database.write(insert(f"a{n}")) for n in range(20)))
+            assert (traced.count("INSERT"), traced.count("COMMIT")) == (20, 1)
+
+    run(work())
+
+
+def test_a_write_is_announced_once_it_is_committed_though_nobody_waits_for_it(
+    tmp_path: Path, run: Callable[[Any], Any]
+) -> None:
+    async def work() -> None:
+        async with Traced(tmp_path / "db") as traced:
+            announced: list[object] = []
+            gone = traced.database.write(insert("a"), announce=announced.append)
+            gone.cancel()
+            with pytest.raises(ZeroDivisionError):
+                await traced.database.write(lambda _: 1 // 0, announce=announced.append)
+            await traced.database.write(names, announce=announced.append)
+            assert announced == [None, {"a"}]
+
+    run(work())
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_durable_write_commits_at_full_and_another_need_not(
     tmp_path: Path, run: Callable[[Any], Any], durable: bool
