@@ -16,7 +16,7 @@ from broker_app.hub import BAD_TOKEN, OTHER_NAME, Line
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.requests import HTTPConnection
+    from starlette.types import Scope
     from starlette.websockets import WebSocket
 
     from broker_app.auth import Caller
@@ -48,9 +48,10 @@ def hub_socket(broker: Broker) -> Callable[[WebSocket], Awaitable[None]]:
     return endpoint
 
 
-def where(connection: HTTPConnection) -> str:
+def where(scope: Scope) -> str:
     """The address that a call or a line came from."""
-    return f"{connection.client.host}:{connection.client.port}" if connection.client else "a local socket"
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else "a local socket"
 
 
 async def _admit(broker: Broker, websocket: WebSocket) -> Caller:
@@ -62,4 +63,6 @@ async def _admit(broker: Broker, websocket: WebSocket) -> Caller:
     principal, token = await broker.admit({Role.WORKER: token}, frozenset({Role.WORKER}))
     said = identity(headers, websocket.query_params)
     capabilities = broker.agents.capabilities(name) if said.capabilities is None else said.capabilities
-    return broker.identify(principal, token, replace(said, name=name, capabilities=capabilities), where(websocket))
+    return broker.identify(
+        principal, token, replace(said, name=name, capabilities=capabilities), where(websocket.scope)
+    )

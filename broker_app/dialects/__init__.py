@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A request: the path's parameters, the query, the headers (any case), and the body as it came."""
+    """A request: the path's parameters, the query, the headers (names in lower case), and the body as it came."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]
