@@ -21,6 +21,37 @@ _MOST_FRAGMENTS = 1024
 _REFUSAL = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
 
 
+class Gathering:
+    """A transport that sends in one piece what is written in one turn of the event loop.
+
+    Uvicorn writes heads and bodies apart: each would be a call of the system's, and wake the other end.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.plain = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send some bytes, soon."""
+        if not self._pieces:
+            self._loop.call_soon(self._send)
+        self._pieces.append(data)
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self._send()
+        self.plain.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+    def _send(self) -> None:
+        if self._pieces:
+            self.plain.write(b"".join(self._pieces))
+            self._pieces.clear()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Refuses what would be kept in memory or held open without end.
 
@@ -39,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Refuse one connection too many."""
-        super().connection_made(transport)
+        super().connection_made(Gathering(transport, self.loop))  # type: ignore[arg-type]  # stands in for one
         if len(self.connections) > self.max_connections:
             self._refuse(b"503 Service Unavailable", b'{"detail":"too many connections"}')
             return
@@ -67,6 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Leave the connection to the WebSocket's protocol, deadline and all."""
         self._expect_nothing()
         self._upgraded = True
+        self.transport = self.transport.plain  # type: ignore[attr-defined]  # of Gathering
         super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:

@@ -42,6 +42,7 @@ _FINISHED = 1_000_000
 _MANY = 16
 _IDLE_RUNNERS = 50
 _POLL_SECONDS = 25.0  # of one long poll: a window of it has one of each runner's
+_PATIENCE = 30.0
 _MEMORY_FILE_SYSTEMS = {"tmpfs", "ramfs"}
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
@@ -60,7 +61,7 @@ class Bench:
         asked = self.asked(kind, server, clients, seconds or self.seconds)
         load = os.getloadavg()[0]
         with _generator(asked) as generator:
-            text, _ = generator.communicate()
+            text, _ = generator.communicate(timeout=asked.seconds + _PATIENCE)
         if generator.returncode:
             raise OSError(f"the load {kind} failed")
         result = Result(**json.loads(text))

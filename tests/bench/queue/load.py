@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
+from typing import cast
 
 import uvloop
 
@@ -233,8 +234,7 @@ class _Client(asyncio.Protocol):
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         self._go(None)
 
     def data_received(self, data: bytes) -> None:
