@@ -110,7 +110,7 @@ def test_a_job_is_heard_before_it_has_ended_and_goes_on_to_be_after_its_runner(s
     stand.lease(_LEASE_SECONDS)
     wait = "until [ -e go-$OPENCLAW_JOB_ID ]; do sleep 0.1; done"
     says = "echo 40 half way > $JOB_PROGRESS"
-    job = stand.submit(name, f"echo one; {says}; {wait}; echo two >&2; echo 100 >> $JOB_PROGRESS; sleep 2; echo three")
+    job = stand.submit(name, f"echo one; {says}; {wait}; echo two; echo 100 >> $JOB_PROGRESS; sleep 2; echo three >&2")
     until(lambda: len(_events(stand, job)["events"]) == 2, "what it says first")
     first = _events(stand, job)
     said = [event.get("text") or (event["progress"], event["note"]) for event in first["events"]]
