@@ -111,6 +111,7 @@ def test_a_report_is_as_many_events_as_it_says_things(bot: httpx.Client, worker:
     say(worker, job)
     say(worker, job, text="", offset=0)
     say(worker, job, text="a", offset=0, progress=0)
+    assert texts(bot, job) == ["a"]
     assert [event["type"] for event in read(bot, job)["events"]] == ["log", "progress"]
 
 

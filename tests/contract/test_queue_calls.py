@@ -121,7 +121,8 @@ def test_a_batch_is_queued_in_its_order(bot: httpx.Client, worker: httpx.Client,
     assert response.status_code == 200
     jobs = response.json()["jobs"]
     assert [job["status"] for job in jobs] == ["queued"] * 5
-    assert [claim(worker)["id"] for _ in jobs] == [job["id"] for job in jobs]
+    claimed = [claim(worker) for _ in jobs]
+    assert [(job["id"], job["payload"]) for job in claimed] == [(job["id"], str(n)) for n, job in enumerate(jobs)]
     assert batch(bot).json() == {"jobs": []}
 
 
@@ -242,6 +243,13 @@ def test_a_job_for_later_is_nobodys_until_then(bot: httpx.Client, worker: httpx.
     job = claim(worker, WAIT)
     assert (job["id"], job["not_before"], job["attempts"]) == (job_id, None, 1)
     assert when - 0.05 <= time.time() <= when + 2
+
+
+def test_a_job_for_the_latest_time_is_shown_in_each_dialect(own: Broker, cap: str) -> None:
+    job_id = submit(own.bot(), requires=caps(cap), not_before=2**37)
+    assert own.bot().get(f"/jobs/{job_id}").json()["not_before"] == 2**37
+    task = own.client({"Authorization": f"Bearer {own.bot_token}"}).get(f"/api/tasks/{job_id}").json()
+    assert task["next_retry_at"].startswith("6325-")
 
 
 def test_a_past_time_means_now(bot: httpx.Client, worker: httpx.Client, cap: str) -> None:

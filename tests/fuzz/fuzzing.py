@@ -34,6 +34,7 @@ _ANSWER_SECONDS = 10
 _WAIT_SECONDS = 0.02
 _AUTHENTICATED = 0.85
 _WORKERS = ("w1", "w2", "w3")
+_KEYS = ("k1", "k2", "k3")
 _SETTINGS = settings(
     max_examples=100,
     database=None,
@@ -153,11 +154,17 @@ class Fuzz:
         if isinstance(case.body, dict) and lease and self._mostly():
             case.headers.pop("X-Lease-Epoch", None)
             case.body |= {key: value for key, value in lease.items() if key in ("lease_epoch", "lease_token")}
-        if isinstance(case.body, dict) and case.operation.label == "POST /jobs" and self._mostly():
-            case.body.pop("requires", None)
-            case.body.pop("agent", None)
+        self._have_jobs_run(case)
         if isinstance(case.body, dict) and case.operation.label == "POST /api/tasks" and self._mostly():
             case.body |= {"payload": {}, "max_attempts": 1}
+
+    def _have_jobs_run(self, case: Case[Any]) -> None:
+        """Have most submissions be for anybody, at once and for one time only, and their keys meet."""
+        for order in _orders(case):
+            if self._mostly():
+                order.update({"requires": None, "agent": None, "not_before": None, "max_deliveries": 1})
+            if isinstance(order.get("idempotency_key"), str) and self._mostly():
+                order["idempotency_key"] = self._random.choice(_KEYS)
 
     def _tokens(self, case: Case[Any]) -> tuple[bool, dict[str, str]]:
         """Good tokens for most requests, and for the others one that is of another role, wrong or empty."""
@@ -179,6 +186,13 @@ class Fuzz:
         """Remember the jobs and leases that an answer names."""
         if case.operation.label == "POST /jobs":
             self._ids.append(answer["id"])
+        if case.operation.label == "POST /jobs/batch":
+            self._ids.extend(job["id"] for job in answer["jobs"])
+        if case.operation.label == "POST /queue/pause":
+            # Nothing could be claimed.
+            self._session.post(f"{self._broker.url}/queue/resume", headers=dict([self._keys["admin"]]))
+        if case.operation.label == "POST /jobs/held":
+            self._failed.extend(answer["released"])
         if case.operation.label == "GET /jobs/next" and answer["job"] and answer["job"]["worker_id"]:
             self._leases.append(answer["job"])
         if case.operation.label == "POST /api/tasks":
@@ -190,6 +204,14 @@ class Fuzz:
 
     def _mostly(self) -> bool:
         return self._random.random() < 0.8
+
+
+def _orders(case: Case[Any]) -> list[dict[str, Any]]:
+    """The jobs that a request submits."""
+    if not isinstance(case.body, dict):
+        return []
+    found = {"POST /jobs": [case.body], "POST /jobs/batch": case.body.get("jobs")}.get(case.operation.label)
+    return [order for order in found if isinstance(order, dict)] if isinstance(found, list) else []
 
 
 def _strategies(document: dict[str, Any]) -> Iterator[SearchStrategy[Case[Any]]]:

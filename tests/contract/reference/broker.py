@@ -145,7 +145,7 @@ class Broker:
         require(type(deliveries) is int and 1 <= deliveries <= 100, 400, "max_deliveries must be from 1 to 100")
         priority = reading.integer(values, "priority", -100, 100, 400) or 0
         when, key = values.get("not_before"), reading.optional_text(values, "idempotency_key", 400)
-        require(when is None or (type(when) in (int, float) and 0 <= when <= 2**40), 400, "not_before must be a time")
+        require(when is None or (type(when) in (int, float) and 0 <= when <= 2**37), 400, "not_before must be a time")
         require(key is None or reading.KEY.fullmatch(key), 400, "idempotency_key must be a key")
         return dict.fromkeys(KEYS) | {
             "id": str(uuid.uuid4()), "created_at": time.time(), "status": "queued", "command": command,

@@ -119,7 +119,7 @@ NATIVE: dict[str, tuple[str, str, str, str]] = {
         '"not_before": when if (when or 0) > time.time() else None', '"not_before": None',
     ),
     "a past time means now": (
-        _BROKER, _QUEUE + "a_past_time_means_now", "and 0 <= when <= 2**40", "and time.time() <= when <= 2**40",
+        _BROKER, _QUEUE + "a_past_time_means_now", "and 0 <= when <= 2**37", "and time.time() <= when <= 2**37",
     ),
     "times to begin are checked": (
         _BROKER, "malformed::a_field_of_another_kind_is_named",
