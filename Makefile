@@ -31,9 +31,10 @@ bench: ## Time the queue beside beanstalkd, and site.yml beside a shell script t
 	@scripts/setup bench
 	@$(SUDO) .venv/bin/python -m tests.bench.queue; queue=$$?; $(SUDO) .venv/bin/python -m tests.bench && exit $$queue
 
-soak: setup ## Try for long to break it: 10 minutes of faults (SECONDS, SEED), 20 of fuzz
+soak: setup ## Try for long to break it: 10 minutes of faults (SECONDS, SEED), 20 of fuzz, the queue beside its model
 	@$(SUDO) .venv/bin/python -m tests.faults.soak --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-1200} .venv/bin/pytest tests/fuzz
+	@QUEUE_PROFILE=soak .venv/bin/pytest tests/unit/broker_app/test_queue_model.py
 
 check: setup ## Lint and type-check everything
 	@.venv/bin/ruff check --quiet $(CODE)

@@ -7,7 +7,9 @@
       └─fail (where failures are tried again, until the last delivery: then dead); requeue (of a dead one)
 
 A job that is tried again, or was submitted for later, is queued with a time before which nobody gets it (`not_before`).
-Times are seconds since the epoch, as floats.
+Times are seconds since the epoch, as floats, by the broker's clock. Set ahead, it ends leases early: the jobs are
+delivered again and their epochs refuse the late reports. Set back, it ends them late, by as much, but those that are
+renewed count from then on. The oldest job is the one that came first, whatever the clock said.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ class RateLimit:
         if self._per_minute == 0:
             return
         times = self._times.setdefault(submitter, deque())
+        if times and times[-1] > now:
+            # The clock was set back: until it is there again these would be in the way.
+            times.clear()
         while times and times[0] <= now - _WINDOW_SECONDS:
             times.popleft()
         if len(times) + count > self._per_minute:
