@@ -66,7 +66,7 @@ def test_the_goals_are_the_issues() -> None:
     assert len(bounds) == len(GOALS) == 14
     assert bounds["enqueue, 16 clients, to beanstalkd -f 0"] == (True, 2, 3)
     assert bounds["claim+complete, 16 workers, to beanstalkd -f 0"] == (True, 1, 1.5)
-    assert bounds["enqueue without the cap, to with it"] == (False, 1.05, None)
+    assert bounds["enqueue with the cap on, to without"] == (False, 1.05, None)
 
 
 @pytest.mark.parametrize(

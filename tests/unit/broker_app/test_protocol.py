@@ -10,7 +10,7 @@ import pytest
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from broker_app.protocol import BoundedProtocol
+from broker_app.protocol import BoundedProtocol, Gathering
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -64,3 +64,43 @@ def test_a_slow_answer_is_waited_for(run: Callable[[Any], Any]) -> None:
             return await asyncio.wait_for(reader.readline(), 3)
 
     assert run(work()) == b"HTTP/1.1 200 OK\r\n"
+
+
+class _Plain:
+    """A transport that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def close(self) -> None:
+        self.told.append("close")
+
+
+def test_what_is_written_in_one_turn_of_the_loop_is_sent_in_one_piece() -> None:
+    async def work() -> list[object]:
+        plain = _Plain()
+        transport = Gathering(plain, asyncio.get_running_loop())  # type: ignore[arg-type]
+        for data in (b"head", b"body"):
+            transport.write(data)
+        await asyncio.sleep(0)
+        transport.write(b"more")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return plain.told
+
+    assert asyncio.run(work()) == [b"headbody", b"more"]
+
+
+def test_what_was_written_is_sent_before_the_connection_is_closed() -> None:
+    async def work() -> list[object]:
+        plain = _Plain()
+        transport = Gathering(plain, asyncio.get_running_loop())  # type: ignore[arg-type]
+        transport.write(b"last")
+        transport.close()
+        await asyncio.sleep(0)
+        return plain.told
+
+    assert asyncio.run(work()) == [b"last", "close"]
