@@ -171,12 +171,20 @@ def _table(found: Iterable[dict[str, Any]], now: float) -> Table:
     """Return a line for each job: its id whole, since it is to be typed; no column that says nothing of any."""
     rows = [_row(job, now) for job in found]
     names = [name for name in rows[0] if name not in _AT_TIMES or any(row[name] not in {"", "0"} for row in rows)]
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold", border_style="dim")
+    shown = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+        border_style="dim",
+    )
     for name in names:
         shown.add_column(name, justify="right" if name in {"priority", "age"} else "left", no_wrap=name != "task")
     for row in rows:
         shown.add_row(*(Text(row[name], no_wrap=True, overflow="ellipsis") for name in names))
-    narrowest = sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in names[:-1]) + _TASK_WIDTH
+    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
+    narrowest = sum(widths[:-1]) + 2 * len(widths[:-1]) + min(widths[-1], _TASK_WIDTH)
     if narrowest > out.width:
         shown.width = narrowest
     return shown

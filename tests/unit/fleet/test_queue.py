@@ -16,7 +16,7 @@ import httpx
 import pytest
 import typer
 
-from fleet import broker
+from fleet import broker, console
 from fleet.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -63,8 +63,18 @@ class TestList:
         served.post(served.claim("agent1"), "log", progress=40, note="compiling")
         title, _, first, second, *_ = run("jobs").out.splitlines()
         assert title.split() == ["job", "agent", "state", "priority", "age", "progress", "task"]
-        assert re.fullmatch(rf"{running} +agent1 +running +0 +\d+s +40 % compiling +exec: make *", first)
+        assert re.fullmatch(rf"{running} +agent1 +running +0 +\d+s +40 % +exec: make *", first)
         assert re.fullmatch(rf"{waiting} +agent2 +queued +7 +\d+s +in (59m|1h) +exec: make *", second)
+
+    def test_an_id_is_whole_on_a_narrow_terminal(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        job_id = submit(run, "--priority", "7")
+        monkeypatch.setattr(console.out, "width", 40)
+        assert re.search(rf"^{job_id}  agent1  queued .*  exec: make *$", run("jobs").out, re.MULTILINE)
+
+    def test_a_column_that_says_nothing_is_left_out(self, run: Run, served: Served) -> None:
+        ready(served, agent="agent3")
+        title, *_ = run("jobs", "--status", "queued").out.splitlines()
+        assert title.split() == ["job", "agent", "state", "age", "task"]
 
     @pytest.mark.parametrize(
         ("words", "listed"),
