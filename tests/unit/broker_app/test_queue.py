@@ -140,6 +140,18 @@ def test_a_renewed_lease_counts_from_then(bench: Callable[..., Any], run: Callab
     run(work())
 
 
+def test_a_lease_that_is_renewed_as_it_begins_is_as_it_was(
+    bench: Callable[..., Any], run: Callable[[Any], Any]
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            job = await b.queue.submit(order())
+            claimed = await b.queue.claim(W1)
+            assert await b.queue.renew(job.id, Lease("w1", 1)) == claimed == await b.queue.look(job.id)
+
+    run(work())
+
+
 def test_more_leases_than_one_transaction_takes_back(bench: Callable[..., Any], run: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with bench() as b:
