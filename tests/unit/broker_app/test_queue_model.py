@@ -50,7 +50,7 @@ def forgetful(store: SqliteStore, connection: Any) -> None:
     store._pause = None
 
 
-_RECALL, _HELD = SqliteStore._recall, transitions._require_running
+_RECALL, _HELD, _KIND = SqliteStore._recall, transitions._require_running, sqlite._kind
 _OLD, _NEXT, _PUT_OFF = sqlite._OLD, sqlite._NEXT, sqlite._PUT_OFF
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "a delivery has the epoch of the last": (
@@ -83,13 +83,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "retention takes what is not finished": (sqlite, "_OLD", _OLD.replace("finished_at", "created_at")),
     "a pause ends with the broker": (SqliteStore, "_recall", forgetful),
     "a key is for nothing": (sqlite, "_known", lambda _, jobs: jobs),
-    "the dead are not counted": (
-        sqlite,
-        "_kinds",
-        lambda job: (
-            () if job.finished else ("ready" if job.ready else "delayed" if job.status == "queued" else "running",)
-        ),
-    ),
+    "the dead are not counted": (sqlite, "_kind", lambda job: None if job.finished else _KIND(job)),
     "what is remembered outlives a rollback": (Database, "on_rollback", lambda *_: None),
     "a cordon holds nobody": (
         Route,

@@ -490,7 +490,7 @@ def test_what_is_due_is_taken_and_nothing_else(place: Place, run: Callable[[Any]
 def test_many_that_are_due_are_taken_by_asking_again(
     place: Place, run: Callable[[Any], Any], worker: Worker | None
 ) -> None:
-    count = 1203
+    count = 601
 
     async def work() -> None:
         async with place.open() as store:
@@ -527,12 +527,12 @@ def test_queued_jobs_of_an_agent_are_disowned_a_number_at_a_time(place: Place, r
         async with place.open() as store:
             await add(store, job("runs", agent="w1"), job("w2's", agent="w2"), job("anybody's"))
             await store.change("runs", deliver(W1))
-            await add(store, *(job(str(n), agent="w1", not_before=NOW if n % 2 else None) for n in range(1201)))
+            await add(store, *(job(str(n), agent="w1", not_before=NOW if n % 2 else None) for n in range(601)))
             disowned = []
             while jobs := await store.disown("w1", cancel):
-                assert len(jobs) < 1201
+                assert len(jobs) < 601
                 disowned += names(jobs)
-            assert sorted(disowned) == sorted(map(str, range(1201)))
+            assert sorted(disowned) == sorted(map(str, range(601)))
             assert [await claim(store, W2), await claim(store, W2)] == ["w2's", "anybody's"]
 
     run(work())
@@ -718,11 +718,11 @@ def test_many_are_removed_by_asking_again(place: Place, run: Callable[[Any], Any
     async def work() -> None:
         async with place.open() as store:
             ended: dict[str, Any] = {"status": Status.FAILED, "outcome": Outcome.CANCELLED, "finished_at": NOW}
-            await add(store, *(job(str(n), **ended) for n in range(1203)), job("queued"))
+            await add(store, *(job(str(n), **ended) for n in range(601)), job("queued"))
             removed = []
             while count := await store.forget(NOW + 1):
                 removed.append(count)
-            assert (sum(removed), max(removed) < 1203) == (1203, True)
+            assert (sum(removed), max(removed) < 601) == (601, True)
             assert names(await jobs_of(store)) == ["queued"]
 
     run(work())
