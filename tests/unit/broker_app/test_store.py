@@ -714,6 +714,21 @@ def test_jobs_that_ended_before_a_time_are_removed_with_their_events(place: Plac
     run(work())
 
 
+def test_a_new_job_has_nothing_of_one_that_was_removed(place: Place, run: Callable[[Any], Any]) -> None:
+    async def work() -> None:
+        async with place.open() as store:
+            await add(store, job("old"))
+            await claim(store)
+            await store.report("old", finish, (Event(NOW, text="t"),))
+            assert await store.forget(NOW + 2) == 1
+            await add(store, job("new"))
+            assert await store.events("new", 0, 9) == ()
+            with pytest.raises(JobNotFoundError):
+                await store.get("old")
+
+    run(work())
+
+
 def test_many_are_removed_by_asking_again(place: Place, run: Callable[[Any], Any]) -> None:
     async def work() -> None:
         async with place.open() as store:
