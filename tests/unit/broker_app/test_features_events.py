@@ -11,6 +11,7 @@ import pytest
 
 from broker_app import event_stream
 from broker_app.agents import Role, mint, revoke
+from broker_app.app import build_app
 from broker_app.broker import Broker
 from broker_app.dialects import Identity
 from broker_app.errors import JobNotFoundError, LeaseLostError, NotRunningError
@@ -221,6 +222,19 @@ class Stream:
         assert (response.media_type, response.headers["cache-control"]) == ("text/event-stream", "no-store")
         return response.body_iterator  # type: ignore[return-value]  # of texts
 
+    def scope(self, job_id: str) -> dict[str, Any]:
+        """A request for it, as the server has it."""
+        headers = {"x-bot-token": self._token, "accept": "text/event-stream"}
+        return {
+            "type": "http",
+            "asgi": {"spec_version": "2.3"},
+            "method": "GET",
+            "path": f"/jobs/{job_id}/events",
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "client": ("127.0.0.1", 1),
+        }
+
     def revoke(self) -> None:
         """End the token."""
         revoke(self._connection, "bot", None)
@@ -363,6 +377,36 @@ def test_a_revoked_token_ends_a_stream_before_anything_more_is_told(
             await asyncio.sleep(0.6)  # how long a token is trusted without another look
             await say(b, job_id, "secret")
             assert await waiting
+
+    run(work())
+
+
+def test_a_stream_ends_with_its_client(
+    bench: Callable[..., Any], run: Callable[[Any], Any], streaming: Callable[[Bench], Stream]
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            made = streaming(b)
+            app = build_app(made.broker, Settings.from_environment({}), ts_bound=True)
+            gone = asyncio.Event()
+            messages = iter([{"type": "http.request", "body": b""}])
+            told: list[Any] = []
+
+            async def receive() -> Any:
+                for message in messages:
+                    return message
+                await gone.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                told.append(message)
+
+            serving = asyncio.create_task(app(made.scope(await running(b)), receive, send))
+            await asyncio.sleep(0.1)
+            assert [message["type"] for message in told] == ["http.response.start", "http.response.body"]
+            gone.set()
+            await asyncio.wait_for(serving, 2)
+            assert made.broker.queue._waiters._watchers == {}
 
     run(work())
 
