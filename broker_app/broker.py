@@ -146,6 +146,7 @@ class Broker:
             what=type(command).__name__.lower(),
             where=caller.where,
             job=getattr(done, "id", getattr(command, "job_id", None)),
+            jobs=len(done) if isinstance(done, tuple) else None,
             command=getattr(order, "command", getattr(done, "command", None)),
             agent=getattr(command, "agent", getattr(command, "name", getattr(command, "recipient", None))),
             outcome=outcome,

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker_app.agents import Role
+from broker_app.broker import Broker
+from broker_app.dialects import Identity
 from broker_app.errors import BatchTooLargeError, KeyReusedError, QueueFullError, TooManySubmissionsError
-from broker_app.queue.commands import Submit
+from broker_app.queue.commands import Submit, SubmitAll
 from broker_app.queue.job import Lease, Route, Worker
 from broker_app.queue.store import Counts
+from broker_app.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.unit.broker_app.conftest import Bench
 
@@ -151,6 +157,22 @@ def test_a_key_twice_in_a_batch_is_one_job(bench: Callable[..., Any], run: Calla
             again = await b.queue.submit_all((PING, KEYED))
             assert again[1] == jobs[0]
             assert (await b.queue.counts()).ready == 4
+
+    run(work())
+
+
+def test_a_batch_is_one_line_of_the_trail_with_its_number(
+    bench: Callable[..., Any], run: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with bench() as b:
+            settings = Settings.from_environment({"BROKER_DB": str(tmp_path / "broker.db"), "BOT_TOKEN": "b"})
+            broker = Broker(settings, b.database, b.store)
+            principal, token = await broker.admit({Role.BOT: "b"}, frozenset({Role.BOT}))
+            caller = broker.identify(principal, token, Identity())
+            await broker.perform(SubmitAll((PING,) * 3), caller, asyncio.get_running_loop().create_future())
+            (line,) = map(json.loads, broker.audit.path.read_text(encoding="utf-8").splitlines())
+            assert (line["what"], line["jobs"], line["who"]) == ("submitall", "3", "the shared bot token")
 
     run(work())
 
