@@ -12,18 +12,22 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from invoke.exceptions import CommandTimedOut
 
 from fleet import ssh
-from fleet.errors import BrokerError
+from fleet.errors import BrokerError, ConnectError
 from fleet.link import Link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import fabric
+
     from fleet.inventory import Inventory
 
 DIALECTS = ("jobs", "tasks", "hub")
 _CREDENTIAL = "/etc/openclaw/operator-token"
+_READ_SECONDS = 30
 _LONGEST_WAIT = 25
 _PAGE = 200
 
@@ -163,14 +167,8 @@ def connect(inventory: Inventory) -> Iterator[Broker]:
     @contextmanager
     def dial() -> Iterator[httpx.Client]:
         with ssh.connect(inventory.broker()) as connection, ssh.tunnel(connection, inventory.broker_port) as port:
-            sudo = "" if connection.user == "root" else "sudo -n "
-            shown = connection.run(f"{sudo}cat {_CREDENTIAL}", hide=True, warn=True, in_stream=False)
-            if shown.failed:
-                raise BrokerError(f"{inventory.broker().name}: {_CREDENTIAL} cannot be read: {shown.stderr.strip()}")
-            token = shown.stdout.strip()
-            with httpx.Client(
-                base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, trust_env=False
-            ) as client:
+            headers = {"Authorization": f"Bearer {_token(connection)}"}
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as client:
                 yield client
 
     link = Link(dial)
@@ -179,3 +177,16 @@ def connect(inventory: Inventory) -> Iterator[Broker]:
         yield Broker(link)
     finally:
         link.close()
+
+
+def _token(connection: fabric.Connection) -> str:
+    node = connection.original_host
+    sudo = "" if connection.user == "root" else "sudo -n "
+    read = f"{sudo}cat {_CREDENTIAL}"
+    try:
+        shown = connection.run(read, hide=True, warn=True, in_stream=False, timeout=_READ_SECONDS)
+    except CommandTimedOut as error:
+        raise ConnectError(f"{node}: {_CREDENTIAL} was not read within {_READ_SECONDS} s") from error
+    if shown.failed:
+        raise BrokerError(f"{node}: {_CREDENTIAL} cannot be read: {shown.stderr.strip()}")
+    return str(shown.stdout.strip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,10 @@ import paramiko
 import pytest
 import typer
 
-from fleet import cli, inventory
+from fleet import broker, cli, inventory
 from fleet.inventory import Node
 from tests.support.ports import free_port
-from tests.support.sshd import identity, server
+from tests.support.sshd import Answer, identity, server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ class Way:
     def __init__(self, listed: inventory.Inventory) -> None:
         self.listed = listed
         self.connections: list[paramiko.Transport] = []
+        self.slow = 0.0
+        self.answer: Answer | None = None
 
     def cut(self) -> None:
         for connection in self.connections:
@@ -49,7 +52,12 @@ def way(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     )
     way = Way(listed)
     monkeypatch.setattr(inventory, "load", lambda _extra: way.listed)
-    with server(paramiko.ECDSAKey.generate(), lambda _: (0, served.admin), way.connections) as port:
+
+    def answer(_command: str) -> Answer:
+        time.sleep(way.slow)
+        return way.answer or (0, served.admin)
+
+    with server(paramiko.ECDSAKey.generate(), answer, way.connections) as port:
         way.listed = replace(listed, nodes={"broker-1": replace(node, port=port)})
         yield way
     served.tidy()
@@ -104,3 +112,25 @@ def test_a_broker_that_does_not_run_is_told_at_once(
     assert fleet(monkeypatch, "queue") == 1
     said = capfd.readouterr()
     assert (said.out, said.err) == ("", f"fleet: broker-1: no way to its port {port}: Connect failed\n")
+
+
+@pytest.mark.parametrize(
+    ("slow", "answer", "why"),
+    [
+        (0.0, (1, "cat: Permission denied"), "cannot be read: cat: Permission denied"),
+        (3.0, None, "was not read within 1 s"),
+    ],
+)
+def test_a_token_that_cannot_be_read_is_said(
+    way: Way,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *,
+    slow: float,
+    answer: Answer | None,
+    why: str,
+) -> None:
+    monkeypatch.setattr(broker, "_READ_SECONDS", 1)
+    way.slow, way.answer = slow, answer
+    assert fleet(monkeypatch, "queue") == 1
+    assert capfd.readouterr().err == f"fleet: broker-1: /etc/openclaw/operator-token {why}\n"
