@@ -220,6 +220,30 @@ def test_an_agent_gets_as_many_tasks_as_it_has_slots(admin: httpx.Client, url: s
         assert agent.closed_with() == 1008
 
 
+def test_who_runs_a_cancelled_job_is_told_at_once_and_given_the_next(
+    broker: Endpoint, admin: httpx.Client, url: str, cap: str
+) -> None:
+    with line(url, cap) as agent:
+        first, second = assign(admin, cap), assign(admin, cap)
+        agent.task()
+        broker.bot().post(f"/jobs/{first}/cancel", json={"reason": "not wanted"}).raise_for_status()
+        told, task = sorted((agent.next(), agent.next()), key=lambda envelope: str(envelope["type"]))
+        assert (told["type"], told["from"], told["to"]) == ("cancel", "hub", cap)
+        assert told["payload"] == {"taskId": first, "leaseEpoch": 1, "reason": "not wanted"}
+        assert (task["type"], task["payload"]["taskId"]) == ("task", second)
+
+
+def test_who_does_not_run_a_cancelled_job_is_told_nothing(
+    broker: Endpoint, admin: httpx.Client, url: str, cap: str
+) -> None:
+    with line(url, cap) as agent:
+        assign(admin, cap)
+        agent.done(agent.task())
+        agent.ask("health", slots=0)
+        broker.bot().post(f"/jobs/{assign(admin, cap)}/cancel").raise_for_status()
+        assert agent.silent()
+
+
 # --- leases, and lines that are cut
 
 

@@ -188,6 +188,21 @@ HUB: dict[str, tuple[str, str, str, str]] = {
         "hub", "hub_lines::a_task_is_pushed_the_moment_it_exists",
         'envelope |= {"timestamp": int(time.time() * 1000)', 'envelope |= {"timestamp": int(time.time())',
     ),
+    "a cancel is told to who runs the job": (
+        "hub", "hub_lines::who_runs_a_cancelled_job_is_told_at_once_and_given_the_next",
+        'and job["status"] == "running":', "and False:",
+    ),
+    "a cancel names its lease": (
+        "hub", "hub_lines::who_runs_a_cancelled_job_is_told_at_once_and_given_the_next",
+        '"leaseEpoch": job["lease_epoch"], "reason": reason}', '"reason": reason}',
+    ),
+    "a cancel is told to nobody else": (
+        "hub", "hub_lines::who_does_not_run_a_cancelled_job_is_told_nothing",
+        'self.lines.get(job["worker_id"] or "")\n'
+        '        if line and line.given.get(job["id"]) == job["lease_epoch"] and job["status"] == "running":',
+        'self.lines.get(job["agent"] or "")\n'
+        "        if line:",
+    ),
     "a task has its lease": (
         "hub", "hub_lines::a_task_is_pushed_the_moment_it_exists",
         '{"leaseEpoch": job["lease_epoch"],', '{"leaseEpoch": 0,',

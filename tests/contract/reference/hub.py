@@ -218,6 +218,12 @@ class Lines:
         envelope |= {"timestamp": int(time.time() * 1000), "payload": payload}
         frames.send(line.writer, frames.TEXT, json.dumps(envelope).encode())
 
+    def cancel(self, job: Job, reason: str) -> None:
+        """Tell whoever runs a job that it is cancelled."""
+        line = self.lines.get(job["worker_id"] or "")
+        if line and line.given.get(job["id"]) == job["lease_epoch"] and job["status"] == "running":
+            self.send(line, "cancel", {"taskId": job["id"], "leaseEpoch": job["lease_epoch"], "reason": reason})
+
     async def pump(self, line: Line) -> None:
         """Hand out jobs and messages."""
         while self.good(line):

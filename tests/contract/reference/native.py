@@ -66,6 +66,7 @@ async def cancel(broker: Any, _request: Request, _caller: Any, body: bytes, job_
     reason = reason_of(body) or "cancelled"
     job = broker.find(job_id)
     if job["outcome"] is None:
+        broker.lines.cancel(job, reason)
         ended = {"status": "failed", "outcome": "cancelled", "error": reason, "not_before": None}
         job = broker.store.write(job, **ended, finished_at=time.time(), lease_until=None)
     note = {} if job["outcome"] == "cancelled" else {"note": "already ended; cancel ignored"}
