@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from fleet import broker, submit
+from fleet.inventory import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -186,6 +187,12 @@ def test_a_wrong_line_keeps_the_others_out_and_is_named(
     assert (refused.status, refused.out) == (1, "")
     assert re.fullmatch(rf"fleet: nothing was queued: line 3: .*{re.escape(said)}.*\n", refused.err)
     assert json.loads(run("queue", "--json").out) == before
+
+
+def test_the_batch_of_the_document_is_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (PROJECT / "docs/operations.md").read_text()
+    example = document.partition("```json\n")[2].partition("```")[0]
+    assert len(ids(batch(run, monkeypatch, example))) == 2
 
 
 def test_an_empty_batch_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
