@@ -38,6 +38,7 @@ _GRACE_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 75
 _PING_SECONDS = 20.0
 _SPARE_FILES = 64
+_TCP_THIN_LINEAR_TIMEOUTS = 16  # Linux's own; `socket` has no name for it
 _TAILNET = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 
 
@@ -87,6 +88,22 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
     uvloop.run(_serve(settings, environment))
 
 
+def open_sockets(settings: Settings, environment: Mapping[str, str]) -> list[socket.socket]:
+    """The sockets to serve on: systemd's or, where it hands over none, our own.
+
+    What they lose in a short cut is sent again within a second of its end. Else that may take as long as the cut did,
+    and a job whose claim is answered so late is nobody's meanwhile (tcp_thin_linear_timeouts of networking/ip-sysctl).
+
+    Raises:
+        SettingsError: An address cannot be listened on.
+    """
+    sockets = passed_sockets(environment) or _listen(settings)
+    for sock in sockets:
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
+    return sockets
+
+
 def passed_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
     """The listening sockets that systemd hands over (sd_listen_fds(3)); none if they are not for us."""
     if environment.get("LISTEN_PID") != str(os.getpid()):
@@ -110,7 +127,7 @@ def notify(state: str) -> None:
 
 
 async def _serve(settings: Settings, environment: Mapping[str, str]) -> None:
-    sockets = passed_sockets(environment) or _listen(settings)
+    sockets = open_sockets(settings, environment)
     addresses = [sock.getsockname() for sock in sockets]
     _allow_files(settings.max_connections + _SPARE_FILES)
     async with open_broker(settings) as broker:
