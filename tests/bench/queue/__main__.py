@@ -271,6 +271,8 @@ def main(
         if system in _MEMORY_FILE_SYSTEMS:
             raise OSError(f"{disk} is in memory ({system}): set XDG_CACHE_HOME to a folder on a disk")
         bench = Bench(Path(disk), results, seconds)
+        if os.getloadavg()[0] > 1:
+            out.print(f"the machine is busy (load {os.getloadavg()[0]:.1f}): what follows is about that too")
         level = asyncio.run(limits.synchronous(Path(disk) / "pragma.db"))
         out.print(f"PRAGMA synchronous of the writing connection at a durable commit: {level}   disk: {system}")
         throughput(bench, rounds)
