@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LIMIT = 8
 RETENTION = 500
-_HANG_SECONDS = 20
+_HANG_SECONDS = 100  # more than any step takes on a busy machine
 _WAITERS = 3
 _ALL = Browse(status=None, agent=None, limit=1000, before=None)
 
@@ -265,8 +265,7 @@ class QueueMachine(RuleBasedStateMachine):
     def together(self) -> None:
         """Hold the writer up: what is asked now waits and is committed as one."""
         self.saved, self.gate = deepcopy(self.model), threading.Event()
-        gate = self.gate
-        self.run(self._send(self._write(lambda _: gate.wait(_HANG_SECONDS) and None), None))
+        self.run(self._hold_up(self.gate))
 
     @precondition(lambda self: self.gate)
     @rule(spoilt=st.booleans())
@@ -316,7 +315,12 @@ class QueueMachine(RuleBasedStateMachine):
         if call.name == "hold":
             arguments[1] = frozenset((self.ids[n], epoch) for n, epoch in arguments[1])
         work: Awaitable[Any] = getattr(self.queue, call.name)(*arguments, **call.options)
-        return work
+        return self._in_order(work) if call.name in ("hold", "disown") else work
+
+    async def _in_order(self, work: Awaitable[tuple[Job, ...]]) -> tuple[Job, ...]:
+        """The jobs by their numbers: in which order they come is not promised."""
+        numbers = {job_id: n for n, job_id in self.ids.items()}
+        return tuple(sorted(await work, key=lambda job: numbers[job.id]))
 
     def _pick(self, number: int, *states: str) -> int:
         """Of the jobs that a client knows: first those in such a state, then the others, also those gone since."""
@@ -379,6 +383,17 @@ class QueueMachine(RuleBasedStateMachine):
         # Until it is with the writer: the order of the calls is the model's.
         for _ in range(3):
             await asyncio.sleep(0)
+
+    async def _hold_up(self, gate: threading.Event) -> None:
+        loop, held = asyncio.get_running_loop(), asyncio.Event()
+
+        def hold(_: sqlite3.Connection) -> None:
+            loop.call_soon_threadsafe(held.set)
+            gate.wait(_HANG_SECONDS)
+
+        await self._send(self._write(hold), None)
+        # Else it would be committed with what follows, or not, as the threads have it.
+        await held.wait()
 
     async def _answers(self, *, spoilt: bool = False) -> None:
         if spoilt:

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 _COMMON = settings(
     deadline=None, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False, print_blob=True
 )
-settings.register_profile("ci", _COMMON, derandomize=True, max_examples=120, stateful_step_count=40)
-settings.register_profile("soak", _COMMON, max_examples=5000, stateful_step_count=80)
+_PROFILES = {
+    "ci": settings(_COMMON, derandomize=True, max_examples=120, stateful_step_count=40),
+    "soak": settings(_COMMON, derandomize=False, max_examples=5000, stateful_step_count=80),
+}
 
 
 def test_the_queue_does_what_the_model_says() -> None:
-    run_state_machine_as_test(QueueMachine, settings=settings.get_profile(os.environ.get("QUEUE_PROFILE", "ci")))
+    run_state_machine_as_test(QueueMachine, settings=_PROFILES[os.environ.get("QUEUE_PROFILE", "ci")])
 
 
 def but(call: Callable[..., Any], **changes: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -98,6 +100,6 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_queue_is_found_out(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*FAULTS[fault])
-    profile = settings(settings.get_profile("ci"), phases=[Phase.generate])
+    profile = settings(_PROFILES["ci"], phases=[Phase.generate])
     with pytest.raises((AssertionError, KeyError, TimeoutError)):
         run_state_machine_as_test(QueueMachine, settings=profile)
