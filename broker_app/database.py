@@ -1,9 +1,9 @@
 """One SQLite file: its schema, and group commit through one writer.
 
-One thread owns the one connection that writes. It drains every waiting operation into two transactions and
-answers after each one's commit, so many callers share one fdatasync. The first is of operations that need not be
-durable (claims, renewals): it leaves the sync to the second, which commits at synchronous=FULL and syncs the whole
-log. The log is never truncated: overwriting it in place is cheaper than appending.
+One thread owns the one connection that writes. It drains every waiting operation into one transaction and
+answers after the commit, so many callers share one fdatasync. A transaction with a durable operation in it
+commits at synchronous=FULL; one without (claims, renewals) leaves the sync to the next durable one, which
+syncs the whole log. The log is never truncated: overwriting it in place is cheaper than appending.
 """
 
 from __future__ import annotations
@@ -133,11 +133,8 @@ class Database:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            # What need not be on the disk, such as claims, is not kept waiting for it by what must be.
-            for durable in (False, True):
-                if part := [write for write in batch if write.durable is durable]:
-                    self._commit(part)
-                    self._loop.call_soon_threadsafe(self._answer, part)
+            self._commit(batch)
+            self._loop.call_soon_threadsafe(self._answer, batch)
 
     def _next_batch(self) -> list[_Write]:
         batch = self._wait()
@@ -167,7 +164,7 @@ class Database:
             _LOG.warning("checkpoint failed, it will be tried again: %s", error)
 
     def _commit(self, batch: list[_Write]) -> None:
-        """Commit a batch, durable or not, as one transaction or, when that fails, each of its operations as its own."""
+        """Commit the batch as one transaction or, when that fails, each of its operations as its own."""
         try:
             if self._damage:
                 raise sqlite3.DatabaseError(self._damage)
@@ -183,7 +180,7 @@ class Database:
         self._uncheckpointed += len(batch)
 
     def _transact(self, batch: list[_Write]) -> None:
-        self._synchronise("FULL" if batch[0].durable else "NORMAL")
+        self._synchronise("FULL" if any(write.durable for write in batch) else "NORMAL")
         self._writer.execute("BEGIN IMMEDIATE")
         if self._rolled_back:
             for recall in self._rollback_listeners:
