@@ -39,7 +39,6 @@ LIMIT = 8
 RETENTION = 500
 _HANG_SECONDS = 100  # more than any step takes on a busy machine
 _WAITERS = 3
-_NOT_DURABLE = ("claim", "renew", "report")
 _ALL = Browse(status=None, agent=None, limit=1000, before=None)
 
 ORDERS = st.builds(
@@ -409,8 +408,7 @@ class QueueMachine(RuleBasedStateMachine):
         if self.gate:
             self.gate.set()
         sent, self.sent, self.gate = self.sent, [], None
-        # Of what waits together, that which need not be on the disk is committed first.
-        for task, call, now in sorted(sent, key=lambda each: each.call is None or each.call.name not in _NOT_DURABLE):
+        for task, call, now in sent:
             if call is None:
                 await asyncio.wait([task])
                 assert task.exception() is None or spoilt
