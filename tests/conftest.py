@@ -76,8 +76,9 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist's is unt
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         area = _area(file)
-        if area == "lab" and _is_alone(file):
-            return file
+        if _is_alone(file):
+            # Both to one worker: another would have its own lab up still while it waits for the labs.
+            return "acceptance"
         return area if area in {"acceptance", "faults", "lab"} else file
 
 
