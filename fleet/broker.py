@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DIALECTS = ("jobs", "tasks", "hub")
 _CREDENTIAL = "/etc/openclaw/operator-token"
 _READ_SECONDS = 30
+# What paramiko says of a command whose connection ended before it; after a time-out too, if its timer is not done yet.
+_NO_STATUS = -1
 _LONGEST_WAIT = 25
 _PAGE = 200
 
@@ -183,10 +185,13 @@ def _token(connection: fabric.Connection) -> str:
     node = connection.original_host
     sudo = "" if connection.user == "root" else "sudo -n "
     read = f"{sudo}cat {_CREDENTIAL}"
+    unread = ConnectError(f"{node}: {_CREDENTIAL} was not read within {_READ_SECONDS} s")
     try:
         shown = connection.run(read, hide=True, warn=True, in_stream=False, timeout=_READ_SECONDS)
     except CommandTimedOut as error:
-        raise ConnectError(f"{node}: {_CREDENTIAL} was not read within {_READ_SECONDS} s") from error
+        raise unread from error
+    if shown.exited == _NO_STATUS:
+        raise unread
     if shown.failed:
         raise BrokerError(f"{node}: {_CREDENTIAL} cannot be read: {shown.stderr.strip()}")
     return str(shown.stdout.strip())

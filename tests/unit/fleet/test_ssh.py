@@ -34,10 +34,12 @@ class Way:
         self.listed = listed
         self.connections: list[paramiko.Transport] = []
         self.slow = 0.0
+        self.breaks = False
         self.answer: Answer | None = None
 
     def cut(self) -> None:
-        for connection in self.connections:
+        # A close takes its time: who dials again meanwhile is not to be cut, too.
+        for connection in tuple(self.connections):
             connection.close()
 
 
@@ -55,6 +57,8 @@ def way(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
     def answer(_command: str) -> Answer:
         time.sleep(way.slow)
+        if way.breaks:
+            way.cut()
         return way.answer or (0, served.admin)
 
     with server(paramiko.ECDSAKey.generate(), answer, way.connections) as port:
@@ -134,3 +138,11 @@ def test_a_token_that_cannot_be_read_is_said(
     way.slow, way.answer = slow, answer
     assert fleet(monkeypatch, "queue") == 1
     assert capfd.readouterr().err == f"fleet: broker-1: /etc/openclaw/operator-token {why}\n"
+
+
+def test_a_connection_that_breaks_before_the_token_came_is_no_answer(
+    way: Way, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    way.breaks = True
+    assert fleet(monkeypatch, "queue") == 1
+    assert capfd.readouterr().err == "fleet: broker-1: /etc/openclaw/operator-token was not read within 30 s\n"
