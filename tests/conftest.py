@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _TESTS = Path(__file__).parent
 _LAB_AREAS = {"acceptance", "faults", "lab", "molecule"}
-# These look for what a lab left on the machine, and so must not meet another.
-_ALONE = ("tests/acceptance/test_teardown.py", "tests/lab/test_leftovers.py")
+# It looks for what a lab left anywhere on the machine, and so must not meet another.
+_ALONE = "tests/lab/test_leftovers.py"
 # A file that is locked by whom the labs belong to.
 _LABS = os.open(__file__, os.O_RDONLY)
 _NEVER_SKIPPED_BY_CI = {*_LAB_AREAS, "infra"}
@@ -76,8 +76,8 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist's is unt
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         area = _area(file)
-        if _is_alone(file):
-            # Both to one worker: another would have its own lab up still while it waits for the labs.
+        if file == _ALONE:
+            # First in the lane that has a lab from the beginning: no other gets to one for long.
             return "acceptance"
         return area if area in {"acceptance", "faults", "lab"} else file
 
@@ -87,25 +87,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, beside it what needs no lab, and end with what has the labs to itself."""
+    """Begin with what has the labs to itself and what takes longest, beside it what needs no lab."""
     items.sort(key=lambda item: _turn(item.nodeid))
 
 
 def _turn(nodeid: str) -> int:
+    if nodeid.startswith(_ALONE):
+        return 0
     area = _area(nodeid)
     if area == "acceptance":
-        return 0
-    if area not in _LAB_AREAS:
         return 1
-    return 3 if _is_alone(nodeid) else 2
+    return 3 if area in _LAB_AREAS else 2
 
 
 def _area(nodeid: str) -> str:
     return Path(nodeid.partition("::")[0]).parts[1]
-
-
-def _is_alone(nodeid: str) -> bool:
-    return nodeid.startswith(_ALONE)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -128,7 +124,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.setpriority(os.PRIO_PROCESS, 0, 0 if has_lab else 10)
     shared = LOCK_SH if has_lab else LOCK_UN
-    flock(_LABS, LOCK_EX if _is_alone(item.nodeid) else shared)
+    flock(_LABS, LOCK_EX if item.nodeid.startswith(_ALONE) else shared)
 
 
 def pytest_sessionfinish() -> None:

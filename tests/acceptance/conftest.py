@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ansible, traces
+from tests.support import ansible
 from tests.support.fleet import CONVERGED, Submitter, TestFleet
 from tests.support.lab import missing
 
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Deployment:
-    """How the fleet came up: what was there before, what both runs of `fleet up` printed, what the second one ran."""
+    """How the fleet came up: what both runs of `fleet up` printed, what the second one ran."""
 
     fleet: TestFleet
-    traces_before: set[str]
     first: str
     second: str
     second_modules: Counter[str]
@@ -45,8 +44,7 @@ def _fleet() -> Iterator[TestFleet]:
 
 
 @pytest.fixture(scope="session")
-def deployment(_fleet: TestFleet, scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    before = traces.take(_fleet.lab.name, ignored=scratch)
+def deployment(_fleet: TestFleet, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     # Killed in the middle of the deployment; the next one must make good what it left half done.
     _fleet.kill_up(after="deployment")
     logs = [tmp_path_factory.mktemp("deployment") / name for name in ("first.log", "second.log")]
@@ -54,7 +52,7 @@ def deployment(_fleet: TestFleet, scratch: Path, tmp_path_factory: pytest.TempPa
     for run in runs:
         assert run.returncode == 0, run.stdout + run.stderr
     modules = ansible.module_runs(logs[1].read_text())
-    return Deployment(_fleet, before, runs[0].stdout, runs[1].stdout, modules)
+    return Deployment(_fleet, runs[0].stdout, runs[1].stdout, modules)
 
 
 @pytest.fixture(scope="session")

@@ -199,16 +199,15 @@ def test_a_create_that_was_killed_is_run_again_and_a_server_is_made_anew(cloud: 
 
 def test_a_deleted_server_leaves_nothing(cloud: TestCloud, tmp_path_factory: pytest.TempPathFactory) -> None:
     scratch = tmp_path_factory.getbasetemp().parent
-    before = traces.take(cloud.lab.name, ignored=scratch)
+    before = traces.named(cloud.lab.name, ignored=scratch)
     cloud.driver.create(cloud.spec("gone", 108))
     cloud.driver.create_volume(1, 1, "ext4")
     cloud.driver.attach(1, "gone")
     cloud.driver.filter("gone", ())
     cloud.driver.delete("gone")
     cloud.driver.delete_volume(1)
-    left = traces.take(cloud.lab.name, ignored=scratch) - before
-    # What has no lab's name may be of a test that runs beside; tests/lab/test_leftovers.py has the machine alone.
-    assert {line for line in left if cloud.lab.name in line and "/cloud" not in line} == set()
+    left = traces.named(cloud.lab.name, ignored=scratch) - before
+    assert {line for line in left if "/cloud" not in line} == set()
     assert not [point for point in mounts.below(cloud.lab.folder) if "gone" in str(point)]
     assert not cgroups.processes(f"{cloud.lab.cgroup}/gone")
 

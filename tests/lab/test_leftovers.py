@@ -1,17 +1,18 @@
-"""`make down` leaves nothing, whenever `make up` was killed."""
+"""`make down` leaves nothing, whether `make up` came to its end or was killed."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lab.process import wait_until
 from tests.support import traces
-from tests.support.lab import PROJECT, TestLab
+from tests.support.fleet import TestFleet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 # What is in the lab's folder when `up` is killed: the first namespace, of the stack's services the last, a server that
 # Pulumi made, and an agent's disk, which the deployment made.
@@ -22,24 +23,15 @@ _MOMENTS = (
     "hosts/*/upper/var/lib/openclaw/volumes/*.ext4",
 )
 _UP_SECONDS = 300
-
-
-def _start_up(lab: TestLab) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("fleet")), "--lab", "up"],
-        cwd=PROJECT,
-        env={**os.environ, "OPENCLAW_LAB": lab.name},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+# With the tools and images that the first one makes where the cache has none.
+_FIRST_UP_SECONDS = 1800
 
 
 @pytest.fixture(scope="module")
-def lab() -> TestLab:
-    lab = TestLab("test-leftovers")
-    lab.run("down")
-    return lab
+def fleet() -> TestFleet:
+    fleet = TestFleet("test-leftovers")
+    fleet.lab.run("down")
+    return fleet
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +40,26 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def before(lab: TestLab, scratch: Path) -> set[str]:
-    return traces.take(lab.name, ignored=scratch)
+def before(fleet: TestFleet, scratch: Path) -> set[str]:
+    return traces.take(fleet.lab.name, ignored=scratch)
 
 
-@pytest.mark.parametrize("moment", _MOMENTS)
-def test_down_leaves_nothing_of_an_up_that_was_killed(
-    lab: TestLab, before: set[str], scratch: Path, moment: str
-) -> None:
-    up = _start_up(lab)
-    try:
-        wait_until(lambda: any(lab.lab.folder.glob(moment)) or None, what=moment, timeout=_UP_SECONDS)
-    finally:
-        up.kill()
-        up.wait()
-        lab.run("down")
-    left = traces.take(lab.name, ignored=scratch) - before
+@pytest.fixture
+def _down_leaves_nothing(fleet: TestFleet, before: set[str], scratch: Path) -> Iterator[None]:
+    yield
+    fleet.lab.run("down")
+    left = traces.take(fleet.lab.name, ignored=scratch) - before
     assert not left, "\n".join(sorted(left))
+
+
+@pytest.mark.usefixtures("_down_leaves_nothing")
+def test_down_leaves_nothing_of_an_up(fleet: TestFleet) -> None:
+    up = fleet.fleet("up", timeout=_FIRST_UP_SECONDS)
+    assert up.returncode == 0, up.stdout + up.stderr
+
+
+@pytest.mark.usefixtures("_down_leaves_nothing")
+@pytest.mark.parametrize("moment", _MOMENTS)
+def test_down_leaves_nothing_of_an_up_that_was_killed(fleet: TestFleet, moment: str) -> None:
+    with fleet.started("up"):
+        wait_until(lambda: any(fleet.lab.lab.folder.glob(moment)) or None, what=moment, timeout=_UP_SECONDS)

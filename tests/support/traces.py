@@ -42,6 +42,11 @@ def take(lab: str, *, ignored: Path) -> set[str]:
     return {line for line in seen if "openclaw-lab/" not in line or f"openclaw-lab/{lab}" in line}
 
 
+def named(lab: str, *, ignored: Path) -> set[str]:
+    """Return what is there and bears the lab's name: all that can be told while other tests work beside."""
+    return {line for line in take(lab, ignored=ignored) if lab in line or line.startswith("process ")}
+
+
 def _mounts() -> list[str]:
     return [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
 
