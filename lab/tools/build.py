@@ -80,8 +80,9 @@ def _check_go(module: Module) -> None:
 
 
 def _go_build(module: Module, programs: Path, scratch: Path) -> None:
-    # To inline is half of the compiler's work, and a lab's programs are fast enough without.
-    flags = ["-trimpath", "-buildvcs=false", "-gcflags=all=-l", f"-ldflags={module.link_flags}"]
+    # To inline is half of the compiler's work, and a lab's programs are fast enough without; no debugger looks at them.
+    compiler, tags = "-gcflags=all=-l -dwarf=0", f"-tags={','.join(module.omitted)}"
+    flags = ["-trimpath", "-buildvcs=false", compiler, tags, f"-ldflags={module.link_flags}"]
     with subprocess.Popen(
         ["go", "build", "-v", "-mod=readonly", *flags, "-o", f"{programs}/", *module.packages],
         cwd=module.folder,

@@ -14,9 +14,16 @@ from lab.tools import archive
 _FOLDER = Path(__file__).parent
 
 
+# Tailscale's integrations with clouds and clusters are a quarter of what there is to compile (its feature/featuretags).
+_NO_CLOUDS = ("ts_omit_aws", "ts_omit_flashappliance", "ts_omit_identityfederation", "ts_omit_kube", "ts_omit_tpm")
+
+
 @dataclass(frozen=True)
 class Module:
-    """A folder here with a go.mod; its programs, where its sources keep the version that they print, and units."""
+    """A folder here with a go.mod; its programs, where its sources keep the version that they print, and units.
+
+    `omitted` are build tags that leave out what a lab has no use for.
+    """
 
     name: str
     pin: str
@@ -25,6 +32,7 @@ class Module:
     version_prefix: str = "v"
     ask_version: tuple[str, ...] = ("version",)
     units: tuple[str, ...] = ()
+    omitted: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -61,7 +69,7 @@ class Module:
     @property
     def target(self) -> Path:
         """The folder in the cache that holds the programs once they are built; another one for other pins."""
-        pins = hashlib.sha256(self.link_flags.encode())
+        pins = hashlib.sha256(" ".join([self.link_flags, *self.omitted]).encode())
         for file in ("go.mod", "go.sum"):
             pins.update((self.folder / file).read_bytes())
         if self.units:
@@ -94,12 +102,14 @@ MODULES = (
         version_prefix="",
         ask_version=("--version",),
         units=("cmd/tailscaled/tailscaled.service", "cmd/tailscaled/tailscaled.defaults"),
+        omitted=_NO_CLOUDS,
     ),
     Module(
         "headscale",
         pin="github.com/juanfont/headscale",
         programs=("headscale",),
         version_variables=("github.com/juanfont/headscale/hscontrol/types.Version",),
+        omitted=_NO_CLOUDS,
     ),
 )
 

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -303,3 +304,7 @@ def test_the_archive_is_laid_out_as_tailscales_and_is_the_same_each_time(tmp_pat
         }
     noted = archives[0].with_name(f"{archives[0].name}.sha256").read_text()
     assert noted == f"{hashlib.sha256(content).hexdigest()}  {archives[0].name}\n"
+
+
+def test_programs_without_a_part_are_others_in_the_cache() -> None:
+    assert replace(_HELLO, omitted=("ts_omit_aws",)).target != _HELLO.target
