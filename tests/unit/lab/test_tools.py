@@ -306,5 +306,10 @@ def test_the_archive_is_laid_out_as_tailscales_and_is_the_same_each_time(tmp_pat
     assert noted == f"{hashlib.sha256(content).hexdigest()}  {archives[0].name}\n"
 
 
-def test_programs_without_a_part_are_others_in_the_cache() -> None:
-    assert replace(MODULES[0], omitted=("anything",)).target != MODULES[0].target
+@needs_go
+def test_what_is_omitted_is_not_built_and_both_have_a_place_in_the_cache(hello: Module, tmp_path: Path) -> None:
+    part = tmp_path / "hello/sources/cmd/hello/part.go"
+    part.write_text('//go:build !omit_part\n\npackage main\n\nfunc init() { version += " with its part" }\n')
+    built = [build.ensure(module) / "hello" for module in (hello, replace(hello, omitted=("omit_part",)))]
+    said = [subprocess.run([program], capture_output=True, text=True, check=True).stderr for program in built]
+    assert said == ["v1.2.3 with its part\n", "v1.2.3\n"]
