@@ -4,7 +4,8 @@ The submitting side notes each job that the broker acknowledged, and syncs befor
 when they start, every 0.1 s while they run, and when they end, and sync the first line and the last. From both follows:
 
 lost
-    A job that was acknowledged and is not there, or failed, or is said to be done and whose last run noted no end.
+    A job that was acknowledged and is not there, or failed, or is said to be done and whose last run noted no end. One
+    that somebody cancelled may have failed by that.
 doubled
     A job two of whose runs overlap in time; or one that was run again although its host did not die while it ran.
 stuck
@@ -34,13 +35,17 @@ note start; sync {file}
 note end; sync {file}
 """
 _FILE = "ledger"
+# The status of a job that has ended because somebody asked for it.
+CANCELLED = "cancelled"
 # A job that has ended counts as run until its end is recorded: by a program that a busy machine may keep waiting.
 _RECORD_SECONDS = 5.0
 
 
 def script(seconds: float) -> str:
-    """A job that keeps the ledger for that long."""
-    return _SCRIPT.format(file=_FILE, body=f"for tick in $(seq {round(seconds * 10)}); do sleep 0.1; note tick; done")
+    """A job that keeps the ledger for that long, and says so."""
+    ticks = round(seconds * 10)
+    body = f"for tick in $(seq {ticks}); do sleep 0.1; note tick; echo $tick of {ticks}; done; echo 100 > $JOB_PROGRESS"
+    return _SCRIPT.format(file=_FILE, body=body)
 
 
 def script_until(go: str) -> str:
@@ -144,7 +149,7 @@ def audit(statuses: dict[str, str | None], book: Book, deaths: Mapping[str, Iter
     """Hold the broker's word and the jobs' ledgers against what was promised.
 
     Args:
-        statuses: What the broker said of each acknowledged job; None where it did not know it.
+        statuses: What the broker said of each acknowledged job, or `CANCELLED`; None where it did not know it.
         book: What the jobs wrote, read after that.
         deaths: When the host of each job died.
     """
@@ -152,7 +157,7 @@ def audit(statuses: dict[str, str | None], book: Book, deaths: Mapping[str, Iter
     for job, status in statuses.items():
         if status in {"queued", "running"}:
             found.stuck.append(job)
-        elif status != "done" or not book.ended(job):
+        elif status != CANCELLED and (status != "done" or not book.ended(job)):
             found.lost.append(job)
         if book.overlapping(job) or book.needless(job, deaths.get(job, ())):
             found.doubled.append(job)

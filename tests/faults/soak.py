@@ -1,7 +1,8 @@
 """Random faults over a fleet under load: `make soak`, and a slice of it in CI.
 
-Prints jobs, kills, partitions, lost and doubled (see ledger.py), and the longest time that a job was held by nobody
-while its runner was connected (see vigil.py).
+Each agent's runner speaks another dialect, and the load (see load.py) uses all that the queue can. Prints jobs, kills,
+partitions, lost and doubled (see ledger.py), and the longest time that a job was held by nobody while its runner was
+connected (see vigil.py).
 """
 
 from __future__ import annotations
@@ -10,32 +11,28 @@ import argparse
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-
 from lab.machines import Direction
-from tests.faults.ledger import Acknowledged, Audit, Book, Span, audit, script
+from tests.faults.dialects import speaking
+from tests.faults.ledger import CANCELLED, Audit, Book, Span, audit
+from tests.faults.load import Load
 from tests.faults.stand import deployed, inside, kill, until
 from tests.faults.vigil import Spells, Vigil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import httpx
+
     from tests.faults.stand import Agent, Stand
 
 _MOST_UNHELD_SECONDS = 2.0
 _LEASE_SECONDS = 60  # that none runs out: a job whose host lives is run once
-_SUBMITTERS = 2
-_PAUSE = (0.1, 0.6)  # between two submissions of one submitter
-_MOST_QUEUED = 20  # else what waits at the end grows with the soak
-_JOB = (0.2, 3.0)
 _CALM = (0.5, 2.5)  # between two faults
 _FAULT = (0.5, 5.0)
 _SETTLE_SECONDS = 180.0
@@ -46,8 +43,13 @@ class Report:
     """What a soak did and found."""
 
     jobs: int
+    kinds: Counter[str]
+    cancelled: int
+    requeued: int
+    heard: int
     faults: Counter[str]
     audit: Audit
+    disorderly: list[str]
     spells: Spells
 
     @property
@@ -63,7 +65,7 @@ class Report:
     def is_good(self, most_unheld: float = _MOST_UNHELD_SECONDS) -> bool:
         """Whether everything was as promised, and seen."""
         found, spells = self.audit, self.spells
-        wrong = found.lost or found.doubled or found.stuck
+        wrong = found.lost or found.doubled or found.stuck or self.disorderly
         return not wrong and max(spells.longest, spells.unseen) <= most_unheld
 
     def __str__(self) -> str:
@@ -72,8 +74,14 @@ class Report:
             f"jobs {self.jobs} · kills {self.kills} · partitions {self.partitions} · lost {len(found.lost)} · "
             f"doubled {len(found.doubled)} · longest time held by nobody {spells.longest:.2f} s\n"
             f"stuck {len(found.stuck)} · longest time between two looks {spells.unseen:.2f} s · "
-            + " · ".join(f"{fault} {count}" for fault, count in sorted(self.faults.items()))
+            f"{_listed(self.faults)}\n"
+            f"submitted: {_listed(self.kinds)} · cancelled {self.cancelled} · requeued {self.requeued} · "
+            f"news heard {self.heard}, in disorder {len(self.disorderly)}"
         )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return " · ".join(f"{what} {count}" for what, count in sorted(counts.items()))
 
 
 class Soak:
@@ -82,9 +90,8 @@ class Soak:
     def __init__(self, stand: Stand, seed: int, folder: Path) -> None:
         self._stand = stand
         self._dice = random.Random(seed)
-        self._acknowledged = Acknowledged(folder / "acknowledged")
-        self._agents: dict[str, str] = {}  # of each job
-        self._stop = threading.Event()
+        self._load = Load(stand, folder / "acknowledged")
+        self._requeued: set[str] = set()
         self._vigil = Vigil(stand)
         self._deaths: defaultdict[str, list[Span]] = defaultdict(list)  # of each agent
         self._faults: dict[str, Callable[[], None]] = {
@@ -94,25 +101,31 @@ class Soak:
             "cut a host off": self._cut,
             "hang a runner": self._hang,
             "restart the broker": self._restart,
+            "pause the queue": self._pause,
         }
 
     def run(self, seconds: float) -> Report:
         """Break and mend for that long and in each way at least once, let everything come to its end, and look."""
         self._stand.lease(_LEASE_SECONDS)
-        submitters = [threading.Thread(target=self._submit, args=(number,)) for number in range(_SUBMITTERS)]
+        load = self._load
         with self._vigil:
-            for submitter in submitters:
-                submitter.start()
             try:
-                done = self._break(seconds)
+                with load:
+                    done = self._break(seconds)
             finally:
-                self._stop.set()
-                for submitter in submitters:
-                    submitter.join()
                 self._stand.all_well()
-                self._acknowledged.close()
             self._settle()
-        return Report(len(self._acknowledged.ids), done, self._audit(), self._vigil.spells)
+        return Report(
+            jobs=len(load.acknowledged.ids),
+            kinds=load.kinds,
+            cancelled=len(load.cancelled),
+            requeued=len(self._requeued),
+            heard=load.heard,
+            faults=done,
+            audit=self._audit(),
+            disorderly=load.disorderly,
+            spells=self._vigil.spells,
+        )
 
     def _break(self, seconds: float) -> Counter[str]:
         done: Counter[str] = Counter()
@@ -132,36 +145,39 @@ class Soak:
         while True:
             yield from self._dice.sample(sorted(self._faults), len(self._faults))
 
-    def _submit(self, number: int) -> None:
-        dice = random.Random(number)
-        agents = sorted(self._stand.agents)
-        while not self._stop.wait(dice.uniform(*_PAUSE)):
-            with suppress(httpx.TransportError, httpx.HTTPStatusError):
-                if self._count("queued") >= _MOST_QUEUED:
-                    continue
-                agent = dice.choice(agents)
-                job = self._stand.submit(agent, script(dice.uniform(*_JOB)))
-                self._agents[job] = agent
-                self._acknowledged.note(job)
-
     def _settle(self) -> None:
+        """Let all come to an end; what was dead after the one delivery it was allowed gets another."""
         deadline = time.monotonic() + _SETTLE_SECONDS
-        while time.monotonic() < deadline and self._count("queued") + self._count("running"):
+        count = self._load.count
+        while time.monotonic() < deadline and (self._requeue() or count(status="queued") or count(status="running")):
             time.sleep(0.5)
 
-    def _count(self, status: str) -> int:
-        """How many jobs stand so; more than a page counts as a page."""
-        return len(self._stand.bot.get("/jobs", params={"status": status}).raise_for_status().json()["jobs"])
+    def _requeue(self) -> int:
+        bot = self._stand.bot
+        dead = bot.get("/jobs", params={"outcome": "dead"}).raise_for_status().json()["jobs"]
+        for job in dead:
+            bot.post(f"/jobs/{job['id']}/requeue").raise_for_status()
+            self._requeued.add(job["id"])
+        return len(dead)
 
     def _audit(self) -> Audit:
-        answers = {job: self._stand.bot.get(f"/jobs/{job}") for job in self._agents}
-        statuses = {job: answer.json()["status"] if answer.is_success else None for job, answer in answers.items()}
+        load = self._load
+        answers = {job: self._stand.bot.get(f"/jobs/{job}") for job in load.agents}
+        statuses = {job: self._status(answer) for job, answer in answers.items()}
         book = Book.read(agent.workspace for agent in self._stand.agents.values())
-        found = audit(statuses, book, {job: self._deaths[agent] for job, agent in self._agents.items()})
+        found = audit(statuses, book, {job: self._deaths[agent] for job, agent in load.agents.items()})
         for verdict, jobs in asdict(found).items():
             for job in jobs:
                 print(f"{verdict}: {answers[job].text} {book.of(job)}")
         return found
+
+    def _status(self, answer: httpx.Response) -> str | None:
+        if not answer.is_success:
+            return None
+        job = answer.json()
+        if job["outcome"] == "cancelled" and job["id"] in self._load.cancelled:
+            return CANCELLED
+        return str(job["status"])
 
     def _agent(self) -> Agent:
         return self._stand.agents[self._dice.choice(sorted(self._stand.agents))]
@@ -206,6 +222,13 @@ class Soak:
             time.sleep(self._dice.uniform(*_FAULT))
             agent.machine.resume()
 
+    def _pause(self) -> None:
+        with self._stand.fleet.token("admin", "soak") as token:
+            admin = {"Authorization": f"Bearer {token}"}
+            self._stand.bot.post("/queue/pause", json={"reason": "the soak"}, headers=admin).raise_for_status()
+            time.sleep(self._dice.uniform(*_FAULT))
+            self._stand.bot.post("/queue/resume", headers=admin).raise_for_status()
+
 
 def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -217,7 +240,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    with deployed("soak") as stand, tempfile.TemporaryDirectory(prefix="soak-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="soak-") as folder,
+        deployed("soak") as stand,
+        speaking(stand, _LEASE_SECONDS),
+    ):
         report = Soak(stand, options.seed, Path(folder)).run(options.seconds)
     print(report)
     return 0 if report.is_good() else 1

@@ -36,12 +36,18 @@ def until(happened: Callable[[], Any], what: str, seconds: float = _SETTLE_SECON
     return value
 
 
+def exec_payload(script: str) -> dict[str, Any]:
+    """What a task of type exec has to know to run a script."""
+    return {"argv": ["bash", "-c", script], "timeout": _JOB_SECONDS * 1000}
+
+
 class Agent:
-    """An agent on its node."""
+    """An agent on its node, and the dialect that its runner speaks."""
 
     def __init__(self, name: str, machine: Machine) -> None:
         self.name = name
         self.machine = machine
+        self.dialect = "jobs"
         self._home = Path("/nonexistent")
 
     @property
@@ -100,10 +106,13 @@ class Stand:
         """The broker's process, by this machine's id."""
         return _find(self.broker_host, "broker_app", "serve", None)
 
+    def order(self, agent: str | None, script: str) -> dict[str, Any]:
+        """What a job of the jobs dialect is that keeps the ledger, for an agent or for any."""
+        return {"command": "exec", "payload": json.dumps(exec_payload(script)), "agent": agent}
+
     def submit(self, agent: str | None, script: str, **more: Any) -> str:
-        """Queue a job that keeps the ledger, for an agent or for any."""
-        payload = json.dumps({"argv": ["bash", "-c", script], "timeout": _JOB_SECONDS * 1000})
-        body = {"command": "exec", "payload": payload, "agent": agent, **more}
+        """Queue such a job."""
+        body = {**self.order(agent, script), **more}
         return str(self.bot.post("/jobs", json=body).raise_for_status().json()["id"])
 
     def job(self, job: str, wait: float = 0) -> dict[str, Any]:

@@ -7,55 +7,24 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
+from tests.faults.dialects import DIALECTS, SPEAKS, speaking, submit
 from tests.faults.ledger import Book, Run, script, script_until
 from tests.faults.stand import kill, until
-from tests.support.lab import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.faults.stand import Stand
 
-SPEAKS = {"agent1": "jobs", "agent2": "tasks", "agent3": "hub"}
 _LEASE_SECONDS = 30
 _UNTIL_GO = script_until("go-$OPENCLAW_JOB_ID")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _speaking(_stand: Stand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each agent's runner speaks another dialect until the last of these tests."""
-    declared = yaml.safe_load((PROJECT / "inventory/group_vars/all.yml").read_text())["agents"]
-    agents = [{**agent, "dialect": SPEAKS[agent["name"]]} for agent in declared]
-    variables = tmp_path_factory.mktemp("dialects") / "variables.json"
-    lease = {"runner_lease_seconds": _LEASE_SECONDS, "runner_heartbeat_seconds": _LEASE_SECONDS // 3}
-    variables.write_text(json.dumps({"agents": agents, **lease}))
-    _converge(_stand, "-e", f"@{variables}")
-    yield
-    _converge(_stand)
-
-
-def _converge(stand: Stand, *arguments: str) -> None:
-    done = stand.fleet.playbook("--limit", "runners", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _submit_task(stand: Stand, agent: str, argv: list[str]) -> str:
-    body = {"type": "exec", "payload": {"argv": argv, "agent_hint": agent}}
-    return str(stand.bot.post("/api/tasks", json=body).raise_for_status().json()["task"]["id"])
-
-
-def _submit_to_agent(stand: Stand, agent: str, argv: list[str]) -> str:
-    body = {"type": "exec", "argv": argv}
-    return str(stand.bot.post(f"/agents/{agent}/task", json=body).raise_for_status().json()["taskId"])
-
-
-_SUBMIT: dict[str, Callable[[Stand, str, str], str]] = {
-    "jobs": lambda stand, agent, text: stand.submit(agent, text),
-    "tasks": lambda stand, agent, text: _submit_task(stand, agent, ["bash", "-c", text]),
-    "hub": lambda stand, agent, text: _submit_to_agent(stand, agent, ["bash", "-c", text]),
-}
+def _speaking(_stand: Stand) -> Iterator[None]:
+    with speaking(_stand, _LEASE_SECONDS):
+        yield
 
 
 def _runs(stand: Stand, job: str) -> list[Run]:
@@ -71,9 +40,9 @@ def _started(stand: Stand, agent: str) -> str:
 
 
 @pytest.mark.parametrize("agent", SPEAKS, ids=SPEAKS.values())
-@pytest.mark.parametrize("submitted", _SUBMIT)
+@pytest.mark.parametrize("submitted", DIALECTS)
 def test_a_job_of_each_dialect_is_one_job_for_a_runner_of_each(stand: Stand, submitted: str, agent: str) -> None:
-    job = _SUBMIT[submitted](stand, agent, script(0.3))
+    job = submit(stand, submitted, agent, script(0.3))
     done = stand.ended(job)
     task = stand.bot.get(f"/api/tasks/{job}").json()
     assert (done["id"], done["status"], done["outcome"], done["dialect"]) == (job, "done", "done", submitted)

@@ -3,7 +3,8 @@
 That is looked at ten times a second, from outside of both: the broker is asked what runs, the journal is read, and the
 broker is asked again, so that a job which was claimed or ended meanwhile does not count. Time counts while the worker
 is connected: no fault keeps it apart, and both kernels show an open connection between its runner and the broker. So
-the time in which a lost answer comes late counts too, by whatever it comes.
+the time in which a lost answer comes late counts too, by whatever it comes. A runner that speaks tasks does not count:
+this dialect has no call by which it could say what it holds, and a claim whose answer was lost waits for its lease.
 """
 
 from __future__ import annotations
@@ -136,10 +137,12 @@ class Vigil:
 
     def _connected(self, worker: str) -> bool:
         agent = self._stand.agents[worker]
+        if agent.dialect == "tasks" or worker in self._apart:
+            return False
         with suppress(LabError, OSError):
             here = _connections(agent.machine, str(agent.home.stat().st_uid))
             there = _connections(self._stand.broker_host)
-            return worker not in self._apart and any((remote, local) in there for local, remote in here)
+            return any((remote, local) in there for local, remote in here)
         return False
 
 
