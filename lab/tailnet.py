@@ -59,10 +59,10 @@ class Tailnet:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._folder = lab.folder / "tailnet"
-        self._config = self._folder / "headscale.yaml"
-        self._socket = self._folder / "tailscaled.sock"
-        self._authority = Authority(self._folder)
+        self.folder = lab.folder / "tailnet"
+        self._config = self.folder / "headscale.yaml"
+        self._socket = self.folder / "tailscaled.sock"
+        self._authority = Authority(self.folder)
         self.ca = self._authority.ca
 
     @property
@@ -149,7 +149,7 @@ class Tailnet:
         self._start_controller()
         if self._controller_state() == "Running":
             return
-        key = self._folder / "controller.key"
+        key = self.folder / "controller.key"
         key.touch(mode=0o600)
         key.write_text(self.key("tag:admin"))
         up = ["up", f"--login-server={self.login_server}", f"--auth-key=file:{key}", "--hostname=controller"]
@@ -160,7 +160,7 @@ class Tailnet:
 
     def _start_controller(self) -> None:
         if not self._lab.is_serving("tailscaled"):
-            hosts, resolv = self._folder / "hosts", self._folder / "resolv.conf"
+            hosts, resolv = self.folder / "hosts", self.folder / "resolv.conf"
             hosts.write_text(f"127.0.0.1 localhost\n{self._lab.gateway} {SERVER}\n")
             resolv.write_text("")
             # It shares no name service with the machine: it must find headscale, and must change nothing.
@@ -177,7 +177,7 @@ class Tailnet:
             f"SSL_CERT_FILE={self.ca}",
             str(tools.path("tailscaled")),
             "--tun=userspace-networking",
-            f"--statedir={self._folder / 'controller'}",
+            f"--statedir={self.folder / 'controller'}",
             f"--socket={self._socket}",
             f"--port={_CONTROLLER_PORT}",
             "--no-logs-no-support",
@@ -192,7 +192,7 @@ class Tailnet:
         return None if state in {"NoState", "Starting"} else str(state)
 
     def _configuration(self) -> dict[str, Any]:
-        folder, gateway = self._folder, self._lab.gateway
+        folder, gateway = self.folder, self._lab.gateway
         return {
             "server_url": self.login_server,
             "listen_addr": f"{gateway}:443",

@@ -28,7 +28,8 @@ class Headscale:
 
     def set_policy(self, text: str) -> None:
         """Hand the policy to headscale, which sends it to all nodes."""
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        # In the lab's folder, which goes with the lab: whoever is killed in here leaves the file.
+        with tempfile.NamedTemporaryFile("w", dir=self._tailnet.folder, suffix=".json") as file:
             file.write(headscale_policy(text))
             file.flush()
             with self._asking():
