@@ -21,7 +21,7 @@ from runner_app.watch import Watcher
 
 OUTPUT_BYTES = 64 * 1024 * 1024  # both streams of a job together, on disk
 _OUTPUT_LOOK_SECONDS = 1
-_LAST_WORDS_SECONDS = 2  # for which a report waits until what the job said last is told
+_LAST_WORDS_SECONDS = 5  # for which a report waits until what the job said last is told
 
 _log = logging.getLogger(__name__)
 
