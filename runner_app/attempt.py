@@ -21,7 +21,7 @@ from runner_app.watch import Watcher
 
 OUTPUT_BYTES = 64 * 1024 * 1024  # both streams of a job together, on disk
 _OUTPUT_LOOK_SECONDS = 1
-_LAST_WORDS_SECONDS = 5  # for which a report waits until what the job said last is told
+_LAST_WORDS_SECONDS = 2  # for which a report waits until what the job said last is told
 
 _log = logging.getLogger(__name__)
 
@@ -190,9 +190,12 @@ class Attempt:
     async def _tell_output(self, ended: asyncio.Task[Stage]) -> None:
         """Tell what the job says, where somebody wants to know."""
         tell = self._services.client.live(self._claim.job, self._claim.directory, adopted=self._adopted)
-        while tell and not ended.done():
+        over = False
+        while tell and not over:
+            # It may have ended before this is run for the first time; what it said is told all the same.
             await asyncio.wait({ended}, timeout=look_seconds(self._services.settings.max_jobs))
-            await tell(ended=ended.done())
+            over = ended.done()
+            await tell(ended=over)
 
     async def _runner_ends(self) -> None:
         await self._stop_ordered.wait()
