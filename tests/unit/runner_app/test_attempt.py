@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from runner_app.attempt import Attempt, Services
+from runner_app.execution import until_ended
 from runner_app.handlers.inline import InlineCommands
-from runner_app.job import Job
+from runner_app.job import Command, Job
 from runner_app.journal import Journal
 from runner_app.outcome import Verdict
 from runner_app.processes import ProcessGroups
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner_app.clients.client import Client
+    from runner_app.journal import Claim
     from runner_app.settings import Settings
 
 
@@ -50,7 +52,33 @@ class Silent:
         self.results.append(text)
 
 
-async def _settle(settings: Settings, client: Silent, line: str) -> Verdict:
+class Heard(Silent):
+    """A client whose broker wants to hear what a job says, and notes when it was told that this is all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bool] = []
+
+    def live(self, _: Job, __: Path, *, adopted: bool) -> Any:
+        async def tell(*, ended: bool) -> None:
+            self.told.append(ended)
+
+        return tell
+
+
+class AtOnce(ProcessGroups):
+    """Starts jobs that have ended when they are seen for the first time."""
+
+    async def start(self, claim: Claim, command: Command) -> None:
+        await super().start(claim, command)
+        watcher = Watcher()
+        await until_ended(self, watcher, claim)
+        watcher.close()
+
+
+async def _settle(
+    settings: Settings, client: Silent, line: str, processes: type[ProcessGroups] = ProcessGroups
+) -> Verdict:
     job = Job("j1", "exec", line, 1, lease_seconds=60, max_deliveries=5)
     claim = Journal(settings.jobs_dir).record(job, "process")
     watcher = Watcher()
@@ -59,7 +87,7 @@ async def _settle(settings: Settings, client: Silent, line: str) -> Verdict:
         client=cast("Client", client),
         watcher=watcher,
         inline=InlineCommands(settings),
-        executors={"process": ProcessGroups(settings)},
+        executors={"process": processes(settings)},
         selftest=Selftest(SystemdUnits(settings), settings, watcher),
     )
     try:
@@ -89,5 +117,14 @@ def test_a_job_that_is_cancelled_is_not_reported(settings: Settings) -> None:
         asyncio.get_running_loop().call_later(0.5, client.cancelled.set)
         assert await _settle(settings, client, "exec sleep 300") is Verdict.ABANDONED
         assert client.results == []
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_has_ended_before_anybody_looks_is_told_of(settings: Settings) -> None:
+    async def scene() -> None:
+        client = Heard()
+        assert await _settle(settings, client, "echo ok", AtOnce) is Verdict.DONE
+        assert client.told == [True]
 
     asyncio.run(scene())
