@@ -67,7 +67,8 @@ def test_a_runner_of_the_tasks_dialect_says_how_long_it_takes_a_job_and_that_it_
     while (known := call(broker, f"/jobs/{job}"))["status"] in {"queued", "running"}:
         leases |= {known["lease_until"]} - {None}
 
-    assert min(leases) - known["started_at"] == 40
+    # A busy machine shows the first lease when it was renewed already; without the setting it would be 60 s.
+    assert 40 <= min(leases) - known["started_at"] < 50
     assert len(leases) > 1
 
 
@@ -108,9 +109,11 @@ def test_a_job_that_takes_longer_is_ended(broker: Host) -> None:
 @pytest.mark.parametrize(("agent", "least", "most"), [(AGENT, 40, 80), ("guest", 80, 120)])
 def test_a_job_cannot_fill_more_than_the_agents_disk(broker: Host, agent: str, least: int, most: int) -> None:
     """One has the disk that all have, the other one of its own."""
-    job = ended(broker, submit(broker, "head -c 200M /dev/zero > big; stat --format=%s big; rm big", agent))
+    # Room that is taken without a word written, since no job of these agents may take long.
+    fill = "n=0; while [ $n -lt 50 ] && fallocate --length 4M part$n; do n=$((n + 1)); done; rm -f part*; echo $n"
+    job = ended(broker, submit(broker, fill, agent))
 
-    assert least < int(json.loads(job["result"])["stdout"]) / 2**20 < most
+    assert least < 4 * int(json.loads(job["result"])["stdout"]) < most
 
 
 def test_a_broker_that_does_not_wait_is_asked_often(broker: Host) -> None:
