@@ -79,7 +79,7 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist's is unt
         if file == _ALONE:
             # First in the lane that has a lab from the beginning: no other gets to one for long.
             return "acceptance"
-        return area if area in {"acceptance", "faults", "lab"} else file
+        return area if area in {"acceptance", "faults"} else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
