@@ -61,15 +61,25 @@ def test_a_runner_of_each_dialect_does_its_jobs(broker: Host, agent: str) -> Non
     assert (job["worker_id"], json.loads(job["result"])["stdout"]) == (agent, f"{agent}\n")
 
 
-def test_a_runner_of_the_tasks_dialect_says_how_long_it_takes_a_job_and_that_it_has_it_still(broker: Host) -> None:
+def terms(broker: Host) -> list[int]:
+    """How long after its start a job's leases end, of all that were seen, the shortest first."""
     job = submit(broker, "sleep 1.8", "tasker")
     leases = set()
     while (known := call(broker, f"/jobs/{job}"))["status"] in {"queued", "running"}:
         leases |= {known["lease_until"]} - {None}
+    return sorted(lease - known["started_at"] for lease in leases)
 
-    # A busy machine shows the first lease when it was renewed already; without the setting it would be 60 s.
-    assert 40 <= min(leases) - known["started_at"] < 50
-    assert len(leases) > 1
+
+def test_a_runner_of_the_tasks_dialect_says_how_long_it_takes_a_job_and_that_it_has_it_still(broker: Host) -> None:
+    # A busy machine may show the first lease only once it was renewed: then another job is looked at.
+    seen: list[int] = []
+    for _ in range(5):
+        seen = terms(broker)
+        if seen[:1] == [40]:
+            break
+
+    assert seen[0] == 40
+    assert len(seen) > 1
 
 
 def test_root_does_what_an_agent_may_ask_of_it_and_nothing_for_others(broker: Host) -> None:
